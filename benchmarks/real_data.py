@@ -1,0 +1,160 @@
+"""Real images through the whole job, from shards in a real S3 server: CamVid and PASCAL VOC.
+
+    python -m benchmarks.real_data camvid --data ../shared/data --images 734
+    python -m benchmarks.real_data voc --data ../shared/data
+
+It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py, evaluate.py
+and report.py as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16 convolutions,
+with the settings of the plain loop that it is compared with: one process, two whole 480×360 images
+a step, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second
+image of val. ``voc`` trains a few steps at all sizes and checks the way, not the score.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pipelines import cluster, storage
+from tests.support.seaweed import Seaweed
+
+ROOT = Path(__file__).parents[1]
+
+PLAIN_LOOP = {316: 0.606, 738: 0.657, 1114: 0.659, 1516: 0.641}
+"""Images seen → mean IU of a plain torch loop at a constant rate on two cores (given with the data,
+not measured by this command)."""
+
+PLAIN_LOOP_DECAYED = {2072: 0.704}
+"""The same with a polynomial decay to zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Run the main job on real images and print what came out beside what a plain loop reached."""
+
+    data_set: tyro.conf.Positional[Literal["camvid", "voc"]]
+    """Which data set."""
+    data: Path = ROOT.parent / "shared" / "data"
+    """Folder that holds camvid/, voc2012_subset/ and weights/."""
+    output: Path = Path("benchmark-output")
+    """Where pictures, tables and the training history go."""
+    epochs: int | None = None
+    """Passes over the training images; by default 2 for camvid."""
+    schedule: Literal["constant", "poly"] = "poly"
+    """Learning rate schedule."""
+
+
+def main() -> None:
+    """Run the benchmark that the command line names."""
+    options = tyro.cli(Benchmark, description=__doc__)
+    server = Seaweed()
+    os.environ.update(server.environment)
+    try:
+        {"camvid": camvid, "voc": voc}[options.data_set](options, server.uri(options.data_set))
+    finally:
+        server.stop()
+
+
+def camvid(options: Benchmark, root: str) -> None:
+    """Fine-tune on train, choose by every second val image, segment and score all of val."""
+    epochs = options.epochs or 2
+    folder = options.data / "camvid"
+    with every_second(folder, "val") as halved:
+        _job("prepare", "--input", halved, "--split", "val", "--output", f"{root}/half")
+    for split in ("train", "val"):
+        _job("prepare", "--input", folder, "--split", split, "--output", f"{root}/{split}")
+    seconds = _job(
+        "train",
+        *["--train", f"{root}/train", "--val", f"{root}/half"],
+        *["--storage", f"{root}/runs", "--name", "camvid", "--fc-width", "1024"],
+        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
+        *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
+        *["--schedule", options.schedule, "--epochs", epochs],
+    )
+    scores = _segment_and_score(options, root, f"{root}/runs/camvid/best")
+    history = json.loads(storage.read_bytes(f"{root}/runs/camvid/history.json"))
+    (options.output / "camvid_history.json").write_text(json.dumps(history, indent=1))
+    print(
+        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{cluster.versions()}"
+    )
+    print(f"training: {seconds:.0f} s with start and validation, {options.schedule} rate\n")
+    print("images seen   mean IU, every 2nd val image   images/s in training")
+    for index, entry in enumerate(history):
+        before = history[index - 1]["images"] if index else 0
+        rate = (entry["images"] - before) / entry["train_seconds"]
+        print(f"{entry['images']:11}   {entry['mean_iu']:28.3f}   {rate:20.2f}")
+    print("\na plain loop on the same images (constant rate; * decayed):")
+    for images, score in (PLAIN_LOOP | PLAIN_LOOP_DECAYED).items():
+        print(f"{images:11}   {score:28.3f} {'*' if images in PLAIN_LOOP_DECAYED else ''}")
+    print(f"\nall of val, fp32, by jobs/segment.py and jobs/evaluate.py: mean IU {scores:.3f}")
+
+
+def voc(options: Benchmark, root: str) -> None:
+    """Ingest the subset, train a few steps at all sizes, segment and score its val list."""
+    folder = options.data / "voc2012_subset"
+    for split in ("train", "val"):
+        _job("prepare", "--input", folder, "--split", split, "--output", f"{root}/{split}")
+    _job(
+        "train",
+        *["--train", f"{root}/val", "--val", f"{root}/val"],
+        *["--storage", f"{root}/runs", "--name", "voc", "--fc-width", "256"],
+        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
+        *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
+        *["--epochs", options.epochs or 1, "--crop", "160", "160"],
+    )
+    score = _segment_and_score(options, root, f"{root}/runs/voc/best")
+    print(f"\nall 125 images of val, every size: mean IU {score:.3f}")
+
+
+def every_second(folder: Path, split: str) -> tempfile.TemporaryDirectory[str]:
+    """A CamVid folder with every second pair of a split."""
+    holder = tempfile.TemporaryDirectory()
+    lines = (folder / f"{split}.txt").read_text().splitlines()[::2]
+    (Path(holder.name) / f"{split}.txt").write_text("\n".join(lines))
+    for line in lines:
+        for file in line.split():
+            target = Path(holder.name) / file
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / file, target)
+    return holder
+
+
+def _segment_and_score(options: Benchmark, root: str, checkpoint: str) -> float:
+    """Segment, evaluate and report val; returns the mean IU and leaves the report in output."""
+    _job(
+        "segment",
+        *["--input", f"{root}/val", "--checkpoint", checkpoint, "--output", f"{root}/out"],
+        *["--unit-records", "32"],
+    )
+    report = options.output / options.data_set
+    masks = ["--masks", f"{root}/out", "--labels", f"{root}/val"]
+    _job("report", *masks, "--output", report)
+    print(f"tables, pictures and report: {report}")
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    return float(pq.read_table(report / "summary.parquet")["mean_iu"][0].as_py())
+
+
+def _job(name: str, *arguments: object) -> float:
+    """Run a job as a user would; returns its seconds."""
+    started = time.monotonic()
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
+    print(f"\n$ python jobs/{name}.py {' '.join(command[2:])}", flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Coordinate arithmetic of layers: sizes, strides, receptive fields and crop offsets.
+
+A layer maps output coordinates to input coordinates by ``x_in = s x_out + (k-1)/2 - p``; a
+transposed one the other way round. Composed along a path these maps say which image coordinate a
+score belongs to, and two paths that meet must agree on it: that is the crop
+(Caffe's ``coord_map.py``). All arithmetic is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fcn_model.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The spatial part of a convolution, pooling or (``transposed``) upsampling, on one axis.
+
+    ``pad`` is added at both ends; ``ceil`` rounds the number of windows up, as in Caffe's pooling.
+    """
+
+    kernel: int
+    stride: int = 1
+    pad: int = 0
+    ceil: bool = False
+    transposed: bool = False
+
+    def output_size(self, size: int) -> int:
+        """How many outputs ``size`` inputs give. Raises SpecError where not even one fits."""
+        if self.transposed:
+            return (size - 1) * self.stride + self.kernel - 2 * self.pad
+        span = size + 2 * self.pad - self.kernel
+        steps = -(-span // self.stride) if self.ceil else span // self.stride
+        if self.ceil and steps * self.stride >= size + self.pad:
+            steps -= 1  # a last window that starts beyond the input is left out
+        if steps < 0:
+            raise SpecError(f"{size} inputs are fewer than {self} needs for one output")
+        return steps + 1
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where output x of a path lies in the image: at ``scale * x + offset`` pixels."""
+
+    scale: Fraction = Fraction(1)
+    offset: Fraction = Fraction(0)
+
+    def through(self, layer: Layer) -> Coordinates:
+        """The coordinates of what ``layer`` makes of this map."""
+        centre = Fraction(layer.kernel - 1, 2) - layer.pad
+        if layer.transposed:
+            scale = self.scale / layer.stride
+            return Coordinates(scale, self.offset - scale * centre)
+        return Coordinates(self.scale * layer.stride, self.offset + self.scale * centre)
+
+
+def coordinates(path: Sequence[Layer]) -> Coordinates:
+    """Where the outputs at the end of ``path`` lie in the image."""
+    here = Coordinates()
+    for layer in path:
+        here = here.through(layer)
+    return here
+
+
+def output_size(path: Sequence[Layer], size: int) -> int:
+    """The size at the end of ``path`` of an image of ``size`` pixels on this axis."""
+    for layer in path:
+        size = layer.output_size(size)
+    return size
+
+
+def stride(path: Sequence[Layer]) -> int:
+    """Image pixels from one output to the next. Raises SpecError where that is no whole number."""
+    return _whole(coordinates(path).scale, "the stride")
+
+
+def receptive_field(path: Sequence[Layer]) -> int:
+    """How many image pixels on one axis an output at the end of a path of convolutions sees."""
+    field, step = 1, 1
+    for layer in path:
+        if layer.transposed:
+            raise SpecError("the receptive field is defined here for paths without upsampling")
+        field += (layer.kernel - 1) * step
+        step *= layer.stride
+    return field
+
+
+def crop_offset(larger: Sequence[Layer], reference: Sequence[Layer]) -> int:
+    """Where the map at the end of ``reference`` begins within the map at the end of ``larger``.
+
+    Raises SpecError if the two have different strides, if the offset is no whole number, or if it
+    is negative: then no crop aligns them.
+    """
+    big, small = coordinates(larger), coordinates(reference)
+    if big.scale != small.scale:
+        raise SpecError(
+            f"a crop needs two maps of one stride, got strides {big.scale} and {small.scale}"
+        )
+    offset = _whole((small.offset - big.offset) / big.scale, "the crop offset")
+    if offset < 0:
+        raise SpecError(f"the crop offset must not be negative, got {offset}")
+    return offset
+
+
+def _whole(value: Fraction, what: str) -> int:
+    if value.denominator != 1:
+        raise SpecError(f"{what} must be a whole number, got {value}")
+    return value.numerator

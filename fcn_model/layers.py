@@ -1,0 +1,101 @@
+"""The layers that VGG-style FCNs are made of, each with the initialization that lets it train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fcn_model.geometry import Layer
+
+
+class Conv(nn.Conv2d):
+    """A convolution followed by a ReLU, fresh weights after He et al.
+
+    The variance 2 / fan-in keeps the scale of activations through the depth of VGG16 without batch
+    normalization, so that a net without pretrained weights trains. Biases start at zero.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from torch's random state; see `network.build` for the seed."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="relu")
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+
+class Score(nn.Conv2d):
+    """A 1x1 convolution to class scores, zero at first as Caffe's default filler leaves it.
+
+    The mean loss before the first step is therefore ln K, and a fresh skip changes nothing.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__(channels, num_classes, 1)
+
+    def reset_parameters(self) -> None:
+        """Set weights and biases to zero."""
+        assert self.bias is not None
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input_NChw: Tensor) -> Tensor:
+        """Scores of (N, C, h, w) features, in the precision of the parameters.
+
+        Scores leave autocast: eight bits of mantissa would tie neighbouring classes, and the maps
+        are small here.
+        """
+        with torch.autocast(input_NChw.device.type, enabled=False):
+            return super().forward(input_NChw.to(self.weight.dtype))
+
+
+def bilinear_kernel(size: int) -> Tensor:
+    """The (size, size) float32 kernel that interpolates bilinearly (surgery.py of the reference).
+
+    One-dimensional weights are ``1 - |i - centre| / f`` with ``f = (size + 1) // 2``.
+    """
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 == 1 else factor - 0.5
+    # On the CPU also under torch.device("meta"): the kernel is no parameter that a file would give.
+    positions = torch.arange(size, dtype=torch.float64, device="cpu")
+    weights = 1 - (positions - centre).abs() / factor
+    return torch.outer(weights, weights).float()
+
+
+class BilinearUpsample(nn.Module):
+    """A fixed transposed convolution that enlarges every channel by itself.
+
+    The kernel is a constant: no parameter, not trained, not in the state dict. Its size is twice
+    the factor, so that outputs interpolate between the two nearest inputs.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.geometry = Layer(kernel=2 * factor, stride=factor, transposed=True)
+        kernel = bilinear_kernel(self.geometry.kernel).expand(channels, 1, -1, -1)
+        self.register_buffer("kernel", kernel.clone(), persistent=False)
+
+    def forward(self, score_NKhw: Tensor) -> Tensor:
+        """(N, K, h, w) -> (N, K, (h + 1) * factor, (w + 1) * factor), in the input's precision."""
+        # Grouped transposed convolution is up to twenty times faster on channels-last input.
+        score_NKhw = score_NKhw.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(score_NKhw.device.type, enabled=False):
+            return F.conv_transpose2d(
+                score_NKhw,
+                self.kernel.to(score_NKhw.dtype),
+                stride=self.geometry.stride,
+                groups=score_NKhw.shape[1],
+            )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to load: kernels are constants."""
+
+
+def crop(map_NChw: Tensor, offset: int, height: int, width: int) -> Tensor:
+    """The (height, width) window at (offset, offset): a view, from the top left, not centred."""
+    assert offset + height <= map_NChw.shape[2], (offset, height, map_NChw.shape)
+    assert offset + width <= map_NChw.shape[3], (offset, width, map_NChw.shape)
+    return map_NChw[:, :, offset : offset + height, offset : offset + width]

@@ -1,0 +1,1 @@
+"""Entry points: ``python jobs/NAME.py …`` on a laptop, the same by ``ray job submit``."""

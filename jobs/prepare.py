@@ -1,0 +1,55 @@
+"""Job: turn images, labelled or not, into Parquet shards and a manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.options import Layout
+from jobs.runtime import ray_session, run_job, say
+from pipelines.prepare import prepare
+from pipelines.sources import open_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Turn images into Parquet shards, a manifest and, for labelled data, a class list.
+
+    Labels are checked: an id outside the class list ends the job and names the image. Doing the
+    same again changes nothing.
+    """
+
+    input: str
+    """Folder or URI of the images."""
+    output: str
+    """Folder or URI of the shards."""
+    layout: Layout = "auto"
+    """How the input is laid out; auto looks. pairs: images/ and labels/ with equal names and
+    classes.json or classes.txt; archive: any tree of images, without labels."""
+    split: str | None = None
+    """Split of a voc or camvid data set, such as train or val."""
+    shard_mb: int = 64
+    """Size of a shard in MiB, about."""
+
+
+def work(options: Prepare) -> None:
+    """Run the job."""
+    source = open_source(options.input, layout=options.layout, split=options.split)
+    with ray_session():
+        result = prepare(
+            source,
+            options.output,
+            shard_bytes=options.shard_mb << 20,
+            on_progress=lambda done, total, text: say(f"{done} of {total or '?'} images: {text}"),
+        )
+    kind = f"{len(result.classes)} classes" if result.classes else "unlabelled"
+    say(f"{result.records} images, {kind}, {result.bytes / 1e6:.1f} MB in {result.shards} shards")
+    say(f"shards: {result.uri}")
+
+
+def main() -> None:
+    """Run the command line."""
+    run_job(Prepare, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What every job shares: options, the Ray session, signals, error lines and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from fcn_model.errors import FCNError
+from pipelines.errors import ClusterError, IncompleteError, StoreError
+
+EXIT_BAD_INPUT = 2
+EXIT_INCOMPLETE = 3
+EXIT_INFRASTRUCTURE = 4
+EXIT_CODES = """\
+exit codes: 0 done; 1 a defect of this program (a traceback says where); 2 bad input: an option, a
+URI, a data set, a class list or a checkpoint; 3 ended, but part of the input has no result;
+4 infrastructure: the store or the cluster; 130 Ctrl-C; 143 SIGTERM."""
+
+Options = TypeVar("Options")
+
+
+class _Stopped(BaseException):
+    """A signal asked the job to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_job(options: type[Options], work: Callable[[Options], None]) -> NoReturn:
+    """Parse the command line into ``options``, do the work, and exit.
+
+    The docstring of the options class is the job's description.
+    """
+    parsed = tyro.cli(
+        options,
+        description=f"{inspect.getdoc(options)}\n\n{EXIT_CODES}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    try:
+        work(parsed)
+    except FCNError as error:
+        _end(_exit_code(error), f"error: {error}")
+    except _Stopped as stopped:
+        name = signal.Signals(stopped.number).name
+        _end(128 + stopped.number, f"stopped by {name}; run the same command again to continue")
+    sys.exit(0)
+
+
+def say(text: str) -> None:
+    """A line of progress. Flushed, so that a job log shows it when it happens."""
+    print(text, flush=True)
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
+
+    from pipelines.cluster import LOCAL_CPUS, physical_cores  # noqa: PLC0415
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            cpus = max(LOCAL_CPUS, physical_cores())
+            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(f"could not reach or start Ray: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    for again in (signal.SIGTERM, signal.SIGINT):  # a second signal must not cut the clean-up
+        signal.signal(again, signal.SIG_IGN)
+    raise _Stopped(number)
+
+
+def _exit_code(error: FCNError) -> int:
+    if isinstance(error, IncompleteError):
+        return EXIT_INCOMPLETE
+    return EXIT_INFRASTRUCTURE if isinstance(error, StoreError | ClusterError) else EXIT_BAD_INPUT
+
+
+def _end(code: int, text: str) -> NoReturn:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,59 @@
+"""Job: segment an archive of images, once each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.options import Layout
+from jobs.runtime import ray_session, run_job, say
+from pipelines.segment_settings import SegmentConfig
+from pipelines.sources import open_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Segment every image of an archive; masks go to Parquet, one file per unit of input.
+
+    What is segmented already is not done again, so a run that was killed goes on where it stopped.
+    An image that cannot be read becomes an error row; nothing is skipped.
+    """
+
+    input: str
+    """Folder or URI: Parquet shards, tar shards, or a tree of images."""
+    layout: Layout = "auto"
+    """How the input is laid out; auto looks."""
+    split: str | None = None
+    """Split, where the layout has splits."""
+    unit_records: int = 128
+    """Images per unit, at most; a tar is one unit. Other units have other files: keep it."""
+    run: SegmentConfig
+
+
+def work(options: Segment) -> None:
+    """Run the job."""
+    source = open_source(
+        options.input,
+        layout=options.layout,
+        split=options.split,
+        unit_records=options.unit_records,
+    )
+    with ray_session():
+        from pipelines.segmentation import segment  # noqa: PLC0415  (Ray reads the environment first)
+
+        result = segment(options.run, source, progress=say)
+    if result.already == result.units:
+        say(f"nothing to do: all {result.units} units were segmented before")
+    say(
+        f"{result.records} records in {result.units} units, {result.errors} new error rows, "
+        f"{result.seconds:.1f} s"
+    )
+    say(f"masks: {result.masks}")
+
+
+def main() -> None:
+    """Run the command line."""
+    run_job(Segment, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What the cluster can do, and how Ray Train shares rows among workers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import ray
+from ray.train import DataConfig
+
+from pipelines.errors import ClusterError
+
+LOCAL_CPUS = 8
+"""Logical CPUs of a cluster that a job starts for itself: Ray counts one for every actor and task,
+and a pipeline with actors hangs without an error where there are too few."""
+
+RECORDED = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy", "boto3", "s3fs")
+
+
+def require_cpus(wanted: int, purpose: str) -> None:
+    """Raise ClusterError if the cluster counts fewer logical CPUs than ``purpose`` needs."""
+    have = int(ray.cluster_resources().get("CPU", 0))
+    if have < wanted:
+        raise ClusterError(
+            f"{purpose} need {wanted} logical CPUs, the cluster has {have}, and would hang; start "
+            f"Ray with more (ray start --num-cpus={max(wanted, LOCAL_CPUS)}; the number is logical "
+            "and may exceed the machine's cores) or ask for fewer workers or actors"
+        )
+
+
+def gpus() -> int:
+    """GPUs in the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def physical_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and package versions, for records and reports."""
+    packages = {name: importlib.metadata.version(name) for name in RECORDED}
+    return {"python": platform.python_version(), "platform": platform.platform(), **packages}
+
+
+class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
+    """Ray Train's sharing of a dataset among workers, without dropping rows to make it even.
+
+    The default gives every worker equally many rows and drops the rest, up to one block per
+    worker. Here the shares may differ, and the training loop lets workers run out at
+    different steps. But for that, `configure` is that of Ray 2.60.
+    """
+
+    def configure(
+        self,
+        datasets: dict[str, Any],
+        world_size: int,
+        worker_handles: Any = None,
+        worker_node_ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """One iterator per dataset for each worker; together they give every row once."""
+        del worker_handles, kwargs
+        shares: list[dict[str, Any]] = [{} for _ in range(world_size)]
+        for name, dataset in datasets.items():
+            copy = dataset.copy(dataset)
+            copy.set_name(name)
+            copy.context.execution_options = self._resolve_execution_options(name)
+            splits = copy.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
+            for share, split in zip(shares, splits, strict=True):
+                share[name] = split
+        return shares

@@ -1,0 +1,1 @@
+"""Data sets as people keep them: how each layout is read into images, labels and classes."""

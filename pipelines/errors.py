@@ -1,0 +1,51 @@
+"""What can go wrong between the store and the network, sorted by who has to act."""
+
+from fcn_model.errors import FCNError
+
+
+class InputError(FCNError, ValueError):
+    """The user's input is wrong: a URI, a layout, an option, a data set. Correct it and retry."""
+
+
+class NotFoundError(InputError, FileNotFoundError):
+    """An object, folder or bucket that was named does not exist."""
+
+
+class LabelError(InputError):
+    """A label image holds an id outside the class list, or does not fit its image."""
+
+
+class ImageError(FCNError, ValueError):
+    """One image cannot be read. In bulk segmentation it becomes an error row.
+
+    ``kind`` is one word for tables: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
+    ``unsupported_mode``.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class ShardError(InputError):
+    """A shard cannot be read as what its name says: damaged Parquet, a hostile or cut tar."""
+
+
+class StoreError(FCNError, OSError):
+    """The object store did not do its part: unreachable, refused, timed out."""
+
+
+class ChangedError(StoreError):
+    """An object is no longer the version that was planned."""
+
+
+class ForeignObjectError(StoreError):
+    """An object that this project did not write stands where a result belongs."""
+
+
+class ClusterError(FCNError, RuntimeError):
+    """The Ray cluster cannot run the plan: too few logical CPUs, no GPU, lost workers."""
+
+
+class IncompleteError(FCNError, RuntimeError):
+    """The job ended, but some of its input has no result; what was finished is kept."""

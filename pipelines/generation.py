@@ -1,0 +1,77 @@
+"""What makes two runs of bulk segmentation the same work: the generation, and the names it gives.
+
+The masks of one input are a function of the weights, the preprocessing, the classes, the precision
+and the rules of this code. Everything of that is hashed into the generation; library versions and
+the machine are not, they belong in the run record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from pipelines import storage
+from pipelines.units import Unit
+
+INFERENCE_ABI = 1
+"""Raised by hand whenever the same inputs would give other rows than before."""
+
+_PART = re.compile(r"part-(?P<unit>[0-9a-f]{16})-(?P<version>[0-9a-f]{16})\.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """The identity of a set of masks."""
+
+    model: str
+    """Digest of weights, architecture, classes and normalization (`ModelConfig.digest`)."""
+    network: str
+    precision: str
+    max_pixels: int
+    """Larger images are error rows."""
+    inference_abi: int = INFERENCE_ABI
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        return short_hash(json.dumps(asdict(self), sort_keys=True))
+
+    def to_json(self) -> bytes:
+        """The record that is stored beside the masks."""
+        return json.dumps({"id": self.id, **asdict(self)}, indent=1, sort_keys=True).encode()
+
+
+@dataclass(frozen=True, order=True)
+class PartName:
+    """The name of a unit's part: which unit, and which version of its input."""
+
+    unit: str
+    version: str
+
+    @property
+    def file(self) -> str:
+        """The file name; `parse` reads it back."""
+        return f"part-{self.unit}-{self.version}.parquet"
+
+    @classmethod
+    def parse(cls, file: str) -> PartName | None:
+        """The part that a file name stands for, or None for a name that is not ours."""
+        match = _PART.fullmatch(file)
+        return None if match is None else cls(match["unit"], match["version"])
+
+
+def part_name(unit: Unit) -> PartName:
+    """The part of a unit: a function of the input alone, never of time, load or cluster."""
+    return PartName(short_hash(unit.identity), short_hash(unit.version))
+
+
+def data_uri(output: str, generation: Generation) -> str:
+    """The folder of the generation's parts, plain Parquet for any reader."""
+    return storage.join(output, "data", f"gen={generation.id}")
+
+
+def short_hash(text: str) -> str:
+    """64 bits of SHA-256, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,119 @@
+"""One unit's masks as one Parquet object: built in memory, checked, committed by one create.
+
+The object's existence is its commit record. There is no staging name, no rename and no marker that
+could disagree with the data; a part that is visible is whole, and is never written again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fcn_model.classes import ClassList
+from pipelines import storage
+from pipelines.errors import ForeignObjectError
+from pipelines.generation import Generation, PartName
+from pipelines.schemas import MASKS, with_metadata
+
+IDENTITY_KEY = b"fcn.part"
+ROWS_PER_GROUP = 128
+
+Outcome = Literal["committed", "already"]
+
+
+def encode_part(
+    rows: Sequence[dict[str, Any]], identity: dict[str, Any], classes: ClassList
+) -> bytes:
+    """Serialize mask rows, then read the bytes back and compare.
+
+    ``identity`` goes into the footer. Page checksums are on, so that a flipped bit is an error.
+    """
+    schema = with_metadata(
+        MASKS, classes=classes, extra={IDENTITY_KEY.decode(): json.dumps(identity, sort_keys=True)}
+    )
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    sink = io.BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROWS_PER_GROUP,
+        write_page_checksum=True,
+        compression={"mask.bytes": "none"} | dict.fromkeys(_leaf_columns(), "zstd"),
+        write_statistics=["key", "status"],
+    )
+    data = sink.getvalue()
+    again = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    assert again.equals(table), "the serialized part differs from its rows"
+    return data
+
+
+def commit(uri: str, data: bytes, identity: dict[str, Any]) -> Outcome:
+    """Create the part, or recognise that another attempt has done so.
+
+    Raises ForeignObjectError if something else stands at ``uri``; it is left as it is.
+    """
+    if storage.create(uri, data):
+        return "committed"
+    found = read_identity(uri)
+    if found != identity:
+        raise ForeignObjectError(
+            f"{uri} exists but is not the part {identity}; it says {found}. It was left untouched: "
+            "move it away, or write to another --output"
+        )
+    return "already"
+
+
+def part_identity(
+    generation: Generation, name: PartName, unit: str, records: int
+) -> dict[str, Any]:
+    """What a part says of itself: which work it is, and of how many input records."""
+    return {
+        "generation": generation.id,
+        "unit": name.unit,
+        "version": name.version,
+        "input": unit,
+        "records": records,
+    }
+
+
+def read_identity(uri: str) -> dict[str, Any] | None:
+    """The identity in a part's footer, or None if it is no part of ours."""
+    metadata = _footer(uri)
+    stored = None if metadata is None else (metadata.metadata or {}).get(IDENTITY_KEY)
+    return None if stored is None else dict(json.loads(stored))
+
+
+def count_rows(uri: str) -> int:
+    """Rows of a part, from its footer. Raises ForeignObjectError if it is not Parquet."""
+    metadata = _footer(uri)
+    if metadata is None:
+        raise ForeignObjectError(f"{uri} is not a Parquet file; move it away")
+    return int(metadata.num_rows)
+
+
+def _footer(uri: str) -> pq.FileMetaData | None:
+    ref = storage.stat(uri)
+    if ref is None:
+        return None
+    try:
+        with storage.open_ranged(ref) as file:
+            return pq.ParquetFile(file).metadata
+    except pa.ArrowInvalid:
+        return None
+
+
+def _leaf_columns() -> list[str]:
+    paths = []
+    for field in MASKS:
+        if pa.types.is_struct(field.type):
+            paths += [f"{field.name}.{child.name}" for child in field.type if child.name != "bytes"]
+        elif pa.types.is_list(field.type):
+            paths.append(f"{field.name}.list.element")
+        else:
+            paths.append(field.name)
+    return paths

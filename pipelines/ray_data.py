@@ -1,0 +1,45 @@
+"""How this project uses Ray Data: settings that fail loudly, and one dataset row per unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import ray.data
+
+
+def context() -> Any:
+    """The driver's Ray Data context, set up for this project; returns it for further settings.
+
+    Ray must have been started.
+    """
+    settings = ray.data.DataContext.get_current()
+    settings.max_errored_blocks = 0
+    # One kill while a worker loads torch would end the job at Ray's default of 0.
+    settings.max_consecutive_actor_init_deaths = 5
+    settings.enable_progress_bars = False
+    settings.verbose_stats_logs = False
+    settings.enable_auto_log_stats = False
+    settings.execution_no_progress_timeout_s = no_progress_seconds(
+        ray.cluster_resources().get("CPU", 1.0)
+    )
+    return settings
+
+
+def no_progress_seconds(cpus: float) -> float:
+    """After how long without any finished unit a job counts as hung.
+
+    Too few logical CPUs make Ray Data wait for ever without a word. On few cores, though, one unit
+    of some hundred images may honestly take half an hour.
+    """
+    return max(600.0, 7200.0 / max(cpus, 1.0))
+
+
+def one_row_per_block(rows: Sequence[dict[str, Any]]) -> Any:
+    """A dataset with each row in a block of its own, so that units flow through one by one.
+
+    Rows that share a block are committed together at its end, and a killed worker loses them all.
+    """
+    assert rows, "Ray Data cannot make blocks of no rows"
+    return ray.data.from_items(list(rows), override_num_blocks=len(rows))

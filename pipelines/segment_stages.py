@@ -1,0 +1,253 @@
+"""The three stages of bulk segmentation, each a function of a one-row Arrow table.
+
+A row is a unit and carries all of its records in list columns, so that no split or merge of blocks
+can cut a unit in two. A stage never raises: what goes wrong with a record becomes its error row,
+what goes wrong with the unit travels on as ``failed`` and is reported, uncommitted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fcn_model import ClassList, Segmenter
+from pipelines import checkpoints, images, parts, storage
+from pipelines.errors import ImageError
+from pipelines.generation import Generation, data_uri, part_name
+from pipelines.units import Unit, read_unit
+
+DECODED_BYTES = 256 << 20
+"""A unit travels decoded up to this size; its further images stay encoded until the network."""
+
+UNIT_ROW = pa.schema(
+    [("meta", pa.string())]
+    + [(name, pa.list_(pa.string())) for name in ("key", "uri", "etag", "form", "kind", "error")]
+    + [(name, pa.list_(pa.int32())) for name in ("height", "width")]
+    + [("data", pa.list_(pa.large_binary()))]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every stage must know. A value: no client, no handle, no secret."""
+
+    checkpoint: str
+    output: str
+    generation: Generation
+    classes: ClassList
+    batch_pixels: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One record on its way: ``data`` is what ``form`` says."""
+
+    key: str
+    uri: str
+    etag: str
+    form: Literal["encoded", "rgb", "mask", "error"]
+    data: Any = b""
+    height: int = 0
+    width: int = 0
+    kind: str = ""
+    error: str = ""
+
+    def failed(self, kind: str, text: str) -> Item:
+        """The record as an error row."""
+        return replace(self, form="error", data=b"", height=0, width=0, kind=kind, error=text[:500])
+
+
+@dataclass
+class UnitRow:
+    """A unit and its records, as they pass from stage to stage."""
+
+    unit: str
+    failed: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    items: list[Item] = field(default_factory=list)
+
+    def to_table(self) -> pa.Table:
+        """One row of `UNIT_ROW`."""
+        meta = json.dumps({"unit": self.unit, "failed": self.failed, "seconds": self.seconds})
+        columns = {
+            name: [[getattr(item, name) for item in self.items]] for name in UNIT_ROW.names[1:]
+        }
+        return pa.table({"meta": [meta], **columns}, schema=UNIT_ROW)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> UnitRow:
+        """Read `to_table` back; ``data`` are views into the table."""
+        assert table.num_rows == 1, f"a unit row travels alone, got {table.num_rows} rows"
+        meta = json.loads(table["meta"][0].as_py())
+        texts = [table[name][0].as_py() for name in UNIT_ROW.names[1:-1]]
+        data = [value.as_buffer() or b"" for value in table["data"][0]]
+        items = [
+            Item(**dict(zip(UNIT_ROW.names[1:], values, strict=True)))
+            for values in zip(*texts, data, strict=True)
+        ]
+        return cls(meta["unit"], meta["failed"], meta["seconds"], items)
+
+
+def new_row(unit: Unit) -> dict[str, Any]:
+    """The dataset row that stands for a unit before anything was read."""
+    return {"meta": json.dumps({"unit": unit.to_json(), "failed": "", "seconds": {}})}
+
+
+def fetch_and_decode(table: pa.Table, job: Job) -> pa.Table:
+    """CPU task: read the unit's records and decode their images to RGB."""
+    meta = json.loads(table["meta"][0].as_py())
+    row = UnitRow(meta["unit"])
+
+    def work() -> None:
+        decoded = 0
+        for record in read_unit(Unit.from_json(row.unit), on_error="record"):
+            item = Item(record.key, record.uri, record.etag, "encoded", record.image)
+            if record.error is not None:
+                item = item.failed(*record.error)
+            elif decoded < DECODED_BYTES:
+                item = _decoded(item, job.generation.max_pixels)
+                decoded += 3 * item.height * item.width
+            row.items.append(item)
+
+    _stage(row, "decode", work)
+    return row.to_table()
+
+
+def _decoded(item: Item, max_pixels: int) -> Item:
+    try:
+        image = images.decode_image(bytes(item.data), max_pixels=max_pixels)
+    except ImageError as error:
+        return item.failed(error.kind, str(error))
+    height, width = image.shape[:2]
+    return replace(item, form="rgb", data=image.tobytes(), height=height, width=width)
+
+
+class Infer:
+    """Actor: the network. Loaded once, then one unit after another."""
+
+    def __init__(self, job: Job) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            # Ray gives a one-CPU actor one thread.
+            torch.set_num_threads(job.threads)
+        network, config = checkpoints.load(job.checkpoint)
+        if config.digest != job.generation.model:
+            raise RuntimeError(
+                f"checkpoint {job.checkpoint} changed during the run: it was "
+                f"{job.generation.model}, now it is {config.digest}"
+            )
+        self.job = job
+        self.segmenter = Segmenter(
+            network,
+            config,
+            device=device,
+            precision="bf16" if job.generation.precision == "bf16" else "fp32",
+            batch_pixels=job.batch_pixels,
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Replace every RGB image of the unit by its mask."""
+        row = UnitRow.from_table(table)
+
+        def work() -> None:
+            ready = [index for index, item in enumerate(row.items) if item.form == "rgb"]
+            self._masks(row.items, ready)
+            for index, item in enumerate(row.items):
+                if item.form == "encoded":  # beyond the unit's memory budget: one at a time
+                    row.items[index] = _decoded(item, self.job.generation.max_pixels)
+                    self._masks(row.items, [index] if row.items[index].form == "rgb" else [])
+
+        _stage(row, "network", work)
+        return row.to_table()
+
+    def _masks(self, items: list[Item], indices: Sequence[int]) -> None:
+        pixels = [
+            np.frombuffer(items[index].data, np.uint8).reshape(
+                items[index].height, items[index].width, 3
+            )
+            for index in indices
+        ]
+        for index, mask in zip(indices, self.segmenter.batch(pixels), strict=True):
+            items[index] = replace(items[index], form="mask", data=mask.tobytes())
+
+
+def encode_and_commit(table: pa.Table, job: Job) -> pa.Table:
+    """CPU task: encode the masks, write the unit's part, and return a receipt."""
+    row = UnitRow.from_table(table)
+    unit = Unit.from_json(row.unit)
+    name = part_name(unit)
+    identity = parts.part_identity(job.generation, name, unit.identity, len(row.items))
+    receipt: dict[str, Any] = {"outcome": "failed"}
+
+    def work() -> None:
+        if unit.records is not None and unit.records != len(row.items):
+            raise RuntimeError(f"{unit.records} records went in, {len(row.items)} came out")
+        rows = [mask_row(item, job, name.unit, index) for index, item in enumerate(row.items)]
+        data = parts.encode_part(rows, identity, job.classes)
+        uri = storage.join(data_uri(job.output, job.generation), name.file)
+        receipt.update(outcome=parts.commit(uri, data, identity), bytes=len(data))
+
+    _stage(row, "commit", work)
+    receipt.update(
+        input=unit.identity,
+        records=len(row.items),
+        errors=sum(item.form == "error" for item in row.items),
+        failed=row.failed,
+        seconds=row.seconds,
+    )
+    return pa.table({"receipt": [json.dumps(receipt)]})
+
+
+def mask_row(item: Item, job: Job, unit: str, record: int) -> dict[str, Any]:
+    """A record as a row of the MASKS schema."""
+    row = {
+        "key": item.key,
+        "uri": item.uri,
+        "etag": item.etag,
+        "height": item.height,
+        "width": item.width,
+        "mask": None,
+        "class_pixels": None,
+        "status": "error",
+        "error_kind": item.kind,
+        "error": item.error,
+        "model": job.generation.model,
+        "unit": unit,
+        "record": record,
+    }
+    if item.form == "error":
+        return row
+    assert item.form == "mask", f"record {item.key} reached the commit as {item.form}"
+    mask = np.frombuffer(item.data, np.uint8).reshape(item.height, item.width)
+    return row | {
+        "mask": {"bytes": images.encode_mask(mask, job.classes), "path": f"{item.key}.png"},
+        "class_pixels": np.bincount(mask.ravel(), minlength=len(job.classes)).tolist(),
+        "status": "ok",
+    }
+
+
+def _stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
+    """Run a stage's work unless the unit has failed already, and note its time or its failure."""
+    started = time.monotonic()
+    if not row.failed:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  (a unit that fails must not end the night)
+            row.failed = f"{name}: {type(error).__name__}: {error}"[:1000]
+    if row.failed:
+        row.items = []
+    row.seconds[name] = round(time.monotonic() - started, 4)
+
+
+def describe_job(job: Job) -> dict[str, Any]:
+    """The job's settings as JSON values, for the run record."""
+    return asdict(job) | {"host_cores": os.cpu_count()}

@@ -1,0 +1,244 @@
+"""Bulk segmentation with Ray Data: units in, one Parquet part per unit out.
+
+The dataset's rows are references to units. A unit's records are fetched and decoded by CPU tasks,
+segmented by an actor pool, encoded and committed by CPU tasks; receipts come back for progress.
+Truth is the listing of the output: a unit is done if its part exists, and nothing else is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ray.data import ActorPoolStrategy
+
+from fcn_model import ModelConfig
+from pipelines import checkpoints, cluster, parts, plans, ray_data, storage
+from pipelines.errors import ClusterError, IncompleteError, NotFoundError
+from pipelines.generation import Generation, PartName, data_uri, part_name
+from pipelines.segment_settings import SegmentConfig
+from pipelines.segment_stages import Infer, Job, encode_and_commit, fetch_and_decode, new_row
+from pipelines.sources import Source
+from pipelines.units import Unit
+
+Progress = Callable[[str], None]
+
+ACTOR_RESTARTS = 3
+"""Ray's default is to restart for ever, which a record that kills its worker would use up."""
+
+SHOWN = 5
+"""Names shown of a list of failed units."""
+
+
+@dataclass
+class SegmentResult:
+    """What a run found and did. Counts are of the whole output, not of this run alone."""
+
+    masks: str
+    generation: str
+    units: int
+    already: int  # units that were done before this run
+    records: int
+    errors: int  # error rows written by this run
+    seconds: float
+    failed: dict[str, str] = field(default_factory=dict)  # unit -> why it has no part
+    changed: list[str] = field(default_factory=list)  # units done with another version
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit of the input has its part, made from the input as it is now."""
+        return not self.failed and not self.changed
+
+
+def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> SegmentResult:
+    """Segment every record of ``source``; what is done already is not done again.
+
+    Needs a running Ray. Raises InputError, CheckpointError or ClusterError before any work, and
+    IncompleteError after it if a unit has no part or a row count is wrong.
+    """
+    started = time.monotonic()
+    output = storage.parse_uri(config.output)
+    _, model = checkpoints.load(config.checkpoint)
+    generation = Generation(
+        model=model.digest,
+        network=model.spec.name,
+        precision=config.precision,
+        max_pixels=config.max_pixels,
+    )
+    storage.create(
+        storage.join(output, "_fcn", "gen", f"{generation.id}.json"), generation.to_json()
+    )
+    units = {part_name(unit): unit for unit in plans.planned_units(source, output, generation)}
+    folder = data_uri(output, generation)
+    done = list_parts(folder)
+    versions = {name.unit: name for name in done}
+    changed = {name for name in units if name not in done and name.unit in versions}
+    todo = [unit for name, unit in units.items() if name not in done and name not in changed]
+    progress(
+        f"{model.spec.name}, generation {generation.id}: {len(units)} units, "
+        f"{len(units) - len(todo) - len(changed)} done before, {len(todo)} to do"
+    )
+    receipts = []
+    if todo:
+        job = _job(config, output, generation, model)
+        receipts = _run(job, todo, config.num_actors, progress)
+    result = SegmentResult(
+        masks=folder,
+        generation=generation.id,
+        units=len(units),
+        already=len(units) - len(todo) - len(changed),
+        records=0,
+        errors=sum(receipt["errors"] for receipt in receipts),
+        seconds=0.0,
+        changed=sorted(units[name].identity for name in changed),
+    )
+    _verify(result, units, receipts)
+    result.seconds = round(time.monotonic() - started, 2)
+    _write_run_record(config, output, result, receipts)
+    if not result.complete:
+        raise IncompleteError(_explain(result))
+    return result
+
+
+def list_parts(folder: str) -> dict[PartName, str]:
+    """The parts in a generation's folder, and their URIs."""
+    found: dict[PartName, str] = {}
+    try:
+        refs = list(storage.list_objects(folder))
+    except NotFoundError:  # nothing was written yet
+        return found
+    for ref in refs:
+        name = PartName.parse(ref.uri.rsplit("/", 1)[1])
+        if name is not None:
+            found[name] = ref.uri
+    return found
+
+
+def _job(config: SegmentConfig, output: str, generation: Generation, model: ModelConfig) -> Job:
+    return Job(
+        checkpoint=storage.parse_uri(config.checkpoint),
+        output=output,
+        generation=generation,
+        classes=model.classes,
+        batch_pixels=config.batch_pixels,
+        threads=max(1, cluster.physical_cores() // config.num_actors),
+    )
+
+
+def _run(
+    job: Job, todo: Sequence[Unit], num_actors: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Push the units through the three stages and collect their receipts."""
+    gpus = cluster.gpus()
+    if 0 < gpus < num_actors:
+        raise ClusterError(f"{num_actors} actors with a GPU each were asked for, there are {gpus}")
+    cluster.require_cpus(num_actors + 1, "the network's actors and one task beside them")
+    ray_data.context()
+    dataset = ray_data.one_row_per_block([new_row(unit) for unit in todo])
+    one_unit: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    with warnings.catch_warnings():
+        # The only way to make restarts finite; it goes away in Ray 2.64, which pyproject excludes.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        dataset = dataset.map_batches(
+            fetch_and_decode, fn_kwargs={"job": job}, num_cpus=1, **one_unit
+        )
+        dataset = dataset.map_batches(
+            Infer,
+            fn_constructor_args=[job],
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+            compute=ActorPoolStrategy(
+                size=num_actors, max_tasks_in_flight_per_actor=4, max_concurrent_calls_per_actor=2
+            ),
+            max_restarts=ACTOR_RESTARTS,
+            max_task_retries=2,
+            **one_unit,
+        )
+        dataset = dataset.map_batches(
+            encode_and_commit, fn_kwargs={"job": job}, num_cpus=1, **one_unit
+        )
+        return list(_receipts(dataset, len(todo), progress))
+
+
+def _receipts(dataset: Any, units: int, progress: Progress) -> Iterator[dict[str, Any]]:
+    """The receipts as they come; says how far the run is, at most every few seconds."""
+    records = errors = failed = 0
+    started = said = time.monotonic()
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    receipts = (json.loads(text) for batch in batches for text in batch["receipt"].to_pylist())
+    for count, receipt in enumerate(receipts, start=1):
+        records += receipt["records"]
+        errors += receipt["errors"]
+        failed += receipt["outcome"] == "failed"
+        now = time.monotonic()
+        if now - said > 2 or count == units:
+            said, rate = now, records / (now - started)
+            left = (units - count) * (now - started) / count
+            progress(
+                f"{count} of {units} units, {records} images, {rate:.1f} images/s, "
+                f"{errors} error rows, {failed} failed units, about {left:.0f} s left"
+            )
+        yield receipt
+
+
+def _verify(
+    result: SegmentResult, units: dict[PartName, Unit], receipts: Sequence[dict[str, Any]]
+) -> None:
+    """List again, and compare the parts and their row counts with what was planned."""
+    found = list_parts(result.masks)
+    reasons = {receipt["input"]: receipt["failed"] for receipt in receipts}
+    present = {name: unit for name, unit in units.items() if name in found}
+    with ThreadPoolExecutor(16) as pool:
+        rows = pool.map(parts.count_rows, [found[name] for name in present])
+    for (name, unit), count in zip(present.items(), rows, strict=True):
+        result.records += count
+        if unit.records not in (None, count):
+            result.failed[unit.identity] = (
+                f"{found[name]} has {count} rows for {unit.records} records"
+            )
+    for name, unit in units.items():
+        if name not in found and unit.identity not in result.changed:
+            result.failed[unit.identity] = reasons.get(unit.identity) or "its worker was lost"
+
+
+def _explain(result: SegmentResult) -> str:
+    lines = []
+    if result.failed:
+        shown = list(result.failed.items())[:SHOWN]
+        lines.append(
+            f"{len(result.failed)} of {result.units} units have no masks: "
+            + "; ".join(f"{unit}: {why}" for unit, why in shown)
+            + (" …" if len(result.failed) > SHOWN else "")
+        )
+    if result.changed:
+        lines.append(
+            f"{len(result.changed)} units changed since they were segmented, and keep their old "
+            f"masks: {', '.join(result.changed[:SHOWN])}"
+        )
+    return ". ".join(lines) + f". What is finished stays in {result.masks}; run again to continue"
+
+
+def _write_run_record(
+    config: SegmentConfig,
+    output: str,
+    result: SegmentResult,
+    receipts: Sequence[dict[str, Any]],
+) -> None:
+    seconds: dict[str, float] = {}
+    for receipt in receipts:
+        for stage, spent in receipt["seconds"].items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 3)
+    record = {
+        "config": asdict(config),
+        "result": asdict(result),
+        "stage_seconds": seconds,
+        "versions": cluster.versions(),
+    }
+    name = f"{uuid.uuid4().hex}.json"
+    storage.create(storage.join(output, "_fcn", "run", name), json.dumps(record, indent=1).encode())

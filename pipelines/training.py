@@ -1,0 +1,196 @@
+"""Fine-tune the network with Ray Train: what the driver does.
+
+The run lives under ``<storage>/<name>/``: ``init/`` is the network it started from, Ray Train keeps
+its per-epoch checkpoints beside it, ``best/`` is the checkpoint directory with the highest
+validation mean IU, ``history.json`` has one entry per epoch. The same name again resumes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
+from ray.train.torch import TorchTrainer
+
+from fcn_model import ModelConfig, NetworkSpec, Normalization, build, normalize
+from fcn_model.errors import FCNError
+from pipelines import checkpoints, cluster, ingest, storage
+from pipelines.errors import ClusterError, InputError
+from pipelines.progress import relay
+from pipelines.sources import Source
+from pipelines.train_loop import run_worker
+from pipelines.train_settings import Network, TrainConfig
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind."""
+
+    checkpoint: str
+    mean_iu: float
+    epoch: int
+    history: tuple[dict[str, Any], ...]
+    resumed_from: int
+
+
+def train(
+    config: TrainConfig, train_source: Source, val_source: Source, *, progress: Progress
+) -> TrainResult:
+    """Train, and publish the best network as the checkpoint directory ``<run>/best``.
+
+    Needs a running Ray. Raises InputError for labels, sources or settings that do not fit, and
+    ClusterError if the cluster cannot run it.
+    """
+    run_uri = storage.join(storage.parse_uri(config.storage), config.name)
+    use_gpu = _use_gpu(config)
+    _check_same_classes(train_source, val_source)
+    prepare_start(config, train_source, run_uri, progress)
+    filesystem, path = storage.arrow_filesystem(storage.parse_uri(config.storage))
+    if not storage.is_s3(run_uri):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    loop_config = {"config": config, "run_uri": run_uri, "records": train_source.records}
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config=loop_config,
+        scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=config.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute="mean_iu", checkpoint_score_order="max"
+            ),
+            failure_config=FailureConfig(max_failures=2),
+        ),
+        datasets={
+            "train": ingest.labelled_rows(train_source, shuffle_seed=config.solver.seed),
+            "val": ingest.labelled_rows(val_source),
+        },
+        dataset_config=cluster.EveryRow(),
+    )
+    with relay(progress) as loop_config["lines"]:
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise _plain(error) from error
+    return _publish(result, run_uri, progress)
+
+
+def prepare_start(config: TrainConfig, source: Source, run_uri: str, progress: Progress) -> None:
+    """Write ``<run>/init`` once: the network with its start weights, classes and normalization.
+
+    Workers load it from there, so that a resumed run never depends on the original file again.
+    Raises InputError if the run exists with another network or other classes.
+    """
+    wanted = model_config(config, source)
+    init_uri = storage.join(run_uri, "init")
+    if storage.stat(storage.join(init_uri, "config.json")) is not None:
+        _, started = checkpoints.load(init_uri)
+        if (started.spec, started.classes) != (wanted.spec, wanted.classes):
+            raise InputError(
+                f"run {run_uri} was started with another network or other classes "
+                f"({started.spec.name}, {len(started.classes)} classes, against "
+                f"{wanted.spec.name}, {len(wanted.classes)}); choose another --name to start anew"
+            )
+        progress(f"resuming run {run_uri}")
+        return
+    network = build(wanted.spec, seed=config.solver.seed)
+    loaded: list[str] = []
+    if config.network.init is not None:
+        loaded = checkpoints.start_from(network, config.network.init)
+    fresh = [name for name, _ in network.named_parameters() if name not in set(loaded)]
+    progress(
+        f"{wanted.spec.name}: {sum(p.numel() for p in network.parameters()):,} parameters, "
+        f"{len(loaded)} tensors from {config.network.init or 'nowhere'}, "
+        f"{len(fresh)} fresh ({', '.join(sorted({name.split('.')[0] for name in fresh}))})"
+    )
+    checkpoints.save(init_uri, network, wanted)
+
+
+def model_config(config: TrainConfig, source: Source) -> ModelConfig:
+    """The network, classes and normalization that the run will have."""
+    classes = ingest.classes_of(source)
+    spec = NetworkSpec(
+        num_classes=len(classes),
+        head=config.network.head,
+        width=config.network.width,
+        fc_width=config.network.fc_width,
+        skip_scales=config.network.skip_scales,
+    )
+    return ModelConfig(spec=spec, classes=classes, normalization=_normalization(config.network))
+
+
+def _normalization(network: Network) -> Normalization:
+    init = network.init
+    if init and not init.endswith(checkpoints.WEIGHTS_SUFFIXES) and "_Weights." not in init:
+        return checkpoints.load(init)[1].normalization
+    return {"torchvision": normalize.TORCHVISION, "caffe": normalize.CAFFE}[network.normalization]
+
+
+def _check_same_classes(train_source: Source, val_source: Source) -> None:
+    ours, theirs = ingest.classes_of(train_source), ingest.classes_of(val_source)
+    if (ours.names, ours.void_id) != (theirs.names, theirs.void_id):
+        raise InputError(
+            f"training and validation data disagree on the classes: {train_source.uri} has "
+            f"{list(ours.names)} (void {ours.void_id}), {val_source.uri} has "
+            f"{list(theirs.names)} (void {theirs.void_id})"
+        )
+
+
+def _use_gpu(config: TrainConfig) -> bool:
+    """Whether to train on GPUs. Raises ClusterError if the cluster is too small."""
+    gpus = cluster.gpus()
+    use_gpu = gpus >= config.num_workers if config.use_gpu is None else config.use_gpu
+    if use_gpu and gpus < config.num_workers:
+        raise ClusterError(
+            f"{config.num_workers} workers with a GPU each were asked for, the cluster has {gpus}"
+        )
+    cluster.require_cpus(config.num_workers + 2, "training and decoding")
+    return use_gpu
+
+
+def _plain(error: Exception) -> Exception:
+    """The error of ours inside what Ray Train raised, or a ClusterError with its first line."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    failures.append(getattr(error, "controller_failure", None))
+    for failure in failures:
+        cause = failure
+        while cause is not None:
+            if isinstance(cause, FCNError):
+                return cause
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    return ClusterError(f"training stopped: {str(error).strip()}")
+
+
+def _publish(result: Any, run_uri: str, progress: Progress) -> TrainResult:
+    """Copy the best of Ray Train's checkpoints to ``best/`` and write ``history.json``."""
+    if not result.best_checkpoints:
+        raise ClusterError(f"run {run_uri} ended without a checkpoint: {result.error}")
+    best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["mean_iu"])
+    state = result.return_value or {"history": [], "resumed_from": 0}
+    best_uri = storage.join(run_uri, "best")
+    with best.as_directory() as directory:
+        for name in reversed(checkpoints.FILES):
+            storage.replace(storage.join(best_uri, name), (Path(directory) / name).read_bytes())
+    history = state["history"]
+    storage.replace(storage.join(run_uri, "history.json"), json.dumps(history, indent=1).encode())
+    progress(f"best of {len(history)} epochs: epoch {metrics['epoch']}, checkpoint {best_uri}")
+    return TrainResult(
+        checkpoint=best_uri,
+        mean_iu=float(metrics["mean_iu"]),
+        epoch=int(metrics["epoch"]),
+        history=tuple(history),
+        resumed_from=int(state["resumed_from"]),
+    )

@@ -1,0 +1,154 @@
+"""Units: the references to input that travel through the cluster, and how one is read.
+
+A unit is a shard, a range of one, or a group of raw image files. It is a value of a few hundred
+bytes; the worker that gets it does the fetching.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from pipelines import storage
+from pipelines.errors import ChangedError, ImageError, NotFoundError, ShardError
+from pipelines.parquet_records import read_rows
+from pipelines.records import Record
+from pipelines.storage import ObjectRef
+from pipelines.tar_records import read_tar
+
+Kind = Literal["parquet", "tar", "raw"]
+OnError = Literal["raise", "record"]
+
+MAX_TAR_BYTES = 2 << 30
+MAX_IMAGE_BYTES = 256 << 20
+
+_FETCHES = 8
+"""Raw objects that one worker fetches at a time; a store answers slowly but many at once."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A reference to some input records, each object pinned to a version.
+
+    ``parquet``: one object, rows ``start`` .. ``stop`` - 1, up to the end if ``stop`` is None.
+    ``tar``: one object. ``raw``: one key per object, and ``labels`` empty or one per object.
+    """
+
+    kind: Kind
+    objects: tuple[ObjectRef, ...]
+    keys: tuple[str, ...] = ()
+    labels: tuple[ObjectRef | None, ...] = ()
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.objects)
+        assert self.kind == "raw" or count == 1, "a shard unit has one object"
+        assert self.kind != "raw" or len(self.keys) == count, "a raw unit has a key per object"
+        assert len(self.labels) in {0, count}, "labels are for none or all objects"
+
+    @property
+    def records(self) -> int | None:
+        """How many records it has, if that is known without reading it."""
+        if self.kind == "raw":
+            return len(self.objects)
+        return None if self.stop is None else self.stop - self.start
+
+    @property
+    def identity(self) -> str:
+        """What is referred to, whatever version: kind, URIs, keys and range, in one line."""
+        first = self.objects[0].uri if self.objects else ""
+        if self.kind == "tar":
+            return f"tar {first}"
+        if self.kind == "parquet":
+            return f"parquet {first}#{self.start}-{'' if self.stop is None else self.stop}"
+        named = [
+            list(self.keys),
+            [ref.uri for ref in self.objects],
+            [label and label.uri for label in self.labels],
+        ]
+        return f"raw {first}+{len(self.objects) - 1} {_digest(named)}"
+
+    @property
+    def version(self) -> str:
+        """Which versions of its objects, as a digest of their ETags and sizes."""
+        pinned = [ref and [ref.etag, ref.size] for ref in (*self.objects, *self.labels)]
+        return _digest(pinned)
+
+    def to_json(self) -> str:
+        """A compact JSON text; `from_json` reads it back."""
+        value = {
+            "kind": self.kind,
+            "objects": [_ref_out(ref) for ref in self.objects],
+            "keys": self.keys,
+            "labels": [_ref_out(ref) for ref in self.labels],
+            "start": self.start,
+            "stop": self.stop,
+        }
+        return json.dumps(value, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Unit:
+        """Read what `to_json` wrote."""
+        value = json.loads(text)
+        return cls(
+            kind=value["kind"],
+            objects=tuple(ObjectRef(*ref) for ref in value["objects"]),
+            keys=tuple(value["keys"]),
+            labels=tuple(ref and ObjectRef(*ref) for ref in value["labels"]),
+            start=value["start"],
+            stop=value["stop"],
+        )
+
+
+def read_unit(unit: Unit, on_error: OnError = "raise") -> list[Record]:
+    """The unit's records in record order.
+
+    Raises NotFoundError or ChangedError if an object is gone or another version, ImageError if a
+    raw one is absurdly large, ShardError for a shard that cannot be read as what it is, StoreError
+    if the store fails. With ``"record"`` a raw
+    object that is gone, changed or absurdly large becomes a record with ``error`` set, kind
+    ``missing``, ``changed`` or ``too_large``; a failing store still raises, since it may recover.
+    """
+    if unit.kind == "parquet":
+        return read_rows(unit.objects[0], unit.start, unit.stop)
+    if unit.kind == "tar":
+        ref = unit.objects[0]
+        if ref.size > MAX_TAR_BYTES:
+            raise ShardError(f"{ref.uri}: {ref.size} bytes; tars over {MAX_TAR_BYTES} are not read")
+        return read_tar(ref, storage.read_bytes(ref.uri, etag=ref.etag))
+    labels = unit.labels or (None,) * len(unit.objects)
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        fetch = partial(_fetch_raw, on_error=on_error)
+        return list(pool.map(fetch, unit.keys, unit.objects, labels))
+
+
+def _fetch_raw(key: str, ref: ObjectRef, label: ObjectRef | None, on_error: OnError) -> Record:
+    try:
+        image = _fetch(ref)
+        return Record(key, ref.uri, ref.etag, image, _fetch(label) if label else None)
+    except (NotFoundError, ChangedError, ImageError) as error:
+        if on_error == "raise":
+            raise
+        kind = "missing" if isinstance(error, NotFoundError) else "changed"
+        kind = error.kind if isinstance(error, ImageError) else kind
+        return Record(key, ref.uri, ref.etag, b"", error=(kind, str(error)))
+
+
+def _fetch(ref: ObjectRef) -> bytes:
+    if ref.size > MAX_IMAGE_BYTES:
+        raise ImageError("too_large", f"{ref.uri}: {ref.size} bytes; at most {MAX_IMAGE_BYTES}")
+    return storage.read_bytes(ref.uri, etag=ref.etag)
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _ref_out(ref: ObjectRef | None) -> tuple[str, str, int] | None:
+    return None if ref is None else (ref.uri, ref.etag, ref.size)

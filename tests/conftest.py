@@ -1,0 +1,53 @@
+"""Fixtures that several test files share: an S3 server, a Ray cluster, the real data."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.seaweed import Seaweed
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Seaweed]:
+    """A real S3 server whose address is in the AWS variables; ``s3.uri()`` is a fresh prefix."""
+    server = Seaweed()
+    patch = pytest.MonkeyPatch()
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        patch.delenv(name, raising=False)
+    for name, value in server.environment.items():
+        patch.setenv(name, value)
+    yield server
+    patch.undo()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3: Seaweed) -> Iterator[None]:
+    """One local Ray cluster with eight logical CPUs, whose workers know the S3 server."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="fcnr")  # short: Ray's sockets lie in it
+    ray.init(
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=300_000_000,
+        log_to_driver=False,
+        _temp_dir=folder,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; skips the test where it is absent."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not at {folder}")
+    return folder

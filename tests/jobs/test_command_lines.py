@@ -1,0 +1,112 @@
+"""What a user sees of a job that cannot run: one line, what to do, and the right exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from jobs import runtime
+from pipelines.datasets.scenes import write_scenes
+from tests.support.tiny import save_checkpoint
+
+JOBS = ("prepare", "train", "segment", "evaluate", "report", "quickstart")
+
+
+def run(monkeypatch, capsys, name, *arguments):
+    """Run a job's main in this process; returns its exit code and output."""
+    module = importlib.import_module(f"jobs.{name}")
+    monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *map(str, arguments)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    output = capsys.readouterr()
+    return ended.value.code, output.out, output.err
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    write_scenes(str(tmp_path / "scenes"), images=3, seed=1, split="train")
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_explains_every_option_and_the_exit_codes(monkeypatch, capsys, job):
+    code, out, _ = run(monkeypatch, capsys, job, "--help")
+    assert code == 0
+    assert "exit codes" in out
+    for line in out.splitlines():
+        assert "TODO" not in line
+
+
+def test_a_typo_suggests_the_option(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "segment", "--imput", "x", "--checkpoint", "c")
+    assert code == 2
+    assert "--input" in err
+
+
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        ("http://host/x", "http"),
+        ("s3://bucket/key?endpoint_override=evil", r"\?"),
+        ("s3://user:secret@bucket/key", "user"),
+        ("gs://bucket/x", "gs"),
+        ("/no/such/folder", "/no/such/folder"),
+    ],
+)
+def test_a_bad_uri_is_one_line_that_quotes_it(monkeypatch, capsys, tmp_path, uri, text):
+    code, _, err = run(monkeypatch, capsys, "prepare", "--input", uri, "--output", tmp_path / "out")
+    assert code == runtime.EXIT_BAD_INPUT
+    assert err.count("\n") == 1
+    assert pytest.importorskip("re").search(text, err)
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_bad_input_and_a_wrong_secret_is_not(monkeypatch, capsys, s3, tmp_path):
+    arguments = ["prepare", "--output", tmp_path / "out", "--input"]
+    code, _, err = run(monkeypatch, capsys, *arguments, "s3://no-such-bucket/x")
+    assert (code, err.count("\n")) == (runtime.EXIT_BAD_INPUT, 1)
+    assert "no-such-bucket" in err
+
+
+def test_a_class_list_that_repeats_a_name_is_named(monkeypatch, capsys, scenes, tmp_path):
+    (scenes / "classes.json").write_text(json.dumps({"names": ["a", "b", "a"]}))
+    code, _, err = run(
+        monkeypatch, capsys, "prepare", "--input", scenes, "--output", tmp_path / "out"
+    )
+    assert (code, err.count("\n")) == (runtime.EXIT_BAD_INPUT, 1)
+    assert "['a']" in err
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("damage", ["missing", "flipped", "not json"])
+def test_a_damaged_checkpoint_is_named(
+    monkeypatch, capsys, ray_session, scenes, checkpoint, tmp_path, damage
+):
+    weights = checkpoint / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "flipped":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    else:
+        (checkpoint / "config.json").write_text("{")
+    code, _, err = run(
+        monkeypatch,
+        capsys,
+        "segment",
+        *["--input", scenes, "--checkpoint", checkpoint, "--output", tmp_path / "out"],
+    )
+    assert (code, err.count("\n")) == (runtime.EXIT_BAD_INPUT, 1)
+    assert str(checkpoint) in err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,42 @@
+"""Names of masks follow from model and input, and from nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pipelines.generation import Generation, PartName, part_name
+from pipelines.storage import ObjectRef
+from pipelines.units import Unit
+
+GENERATION = Generation(model="m" * 64, network="FCN-8s VGG16", precision="fp32", max_pixels=100)
+UNIT = Unit("parquet", (ObjectRef("s3://bucket/shard.parquet", "etag", 10),), start=0, stop=32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "n" * 64}, {"precision": "bf16"}, {"max_pixels": 101}, {"inference_abi": 99}],
+)
+def test_whatever_changes_a_mask_changes_the_generation(change):
+    assert dataclasses.replace(GENERATION, **change).id != GENERATION.id
+
+
+def test_the_generation_id_is_the_same_on_every_machine_and_in_every_release():
+    # A golden value: if it changes, every archive in the field is segmented again.
+    assert GENERATION.id == "c842abd147ff84b6"
+
+
+def test_a_range_is_another_unit_and_a_new_version_only_another_version():
+    name = part_name(UNIT)
+    assert part_name(dataclasses.replace(UNIT, stop=31)).unit != name.unit
+    newer = dataclasses.replace(UNIT, objects=(dataclasses.replace(UNIT.objects[0], etag="new"),))
+    assert part_name(newer).unit == name.unit
+    assert part_name(newer).version != name.version
+
+
+def test_a_part_name_reads_back_and_foreign_names_do_not():
+    name = part_name(UNIT)
+    assert PartName.parse(name.file) == name
+    for foreign in ("part-1-2.parquet", name.file + ".tmp", "x" + name.file, name.file.upper()):
+        assert PartName.parse(foreign) is None

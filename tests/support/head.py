@@ -1,0 +1,101 @@
+"""A real Ray head with the job server, started and ended by the test that needs it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+START_SECONDS = 90
+
+
+class Head:
+    """``ray start --head`` on loopback with token authentication; `submit` is ``ray job submit``."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fcnh"))  # short: Ray's sockets lie in it
+        port, dashboard, client, agent = _free_ports(4)
+        self.address = f"http://127.0.0.1:{dashboard}"
+        token = secrets.token_hex(32)
+        self.environment = {
+            **os.environ,
+            **environment,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        self.environment.pop("RAY_ADDRESS", None)
+        command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+        command += [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=8"]
+        command += [f"--ray-client-server-port={client}", f"--temp-dir={self.folder}"]
+        command += [f"--dashboard-agent-listen-port={agent}", "--object-store-memory=300000000"]
+        command += ["--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+        self.log = (self.folder / "head.log").open("w")
+        self.process = subprocess.Popen(
+            command,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            start_new_session=True,
+        )
+        try:
+            self._wait_until_it_takes_jobs(token)
+        except BaseException:
+            self.stop()
+            raise
+
+    def submit(self, *job: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+        """Submit ``python jobs/…`` with the repository as working directory, and wait for it."""
+        command = [RAY, "job", "submit", "--address", self.address, "--working-dir", str(ROOT)]
+        return subprocess.run(
+            [*command, "--", sys.executable, *job],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            env=self.environment,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """End the head and everything it started: they are of its session."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait_until_it_takes_jobs(self, token: str) -> None:
+        request = urllib.request.Request(
+            f"{self.address}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return
+            except OSError as error:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    text = (self.folder / "head.log").read_text()
+                    raise RuntimeError(f"the head does not take jobs ({error}):\n{text}") from error
+                time.sleep(0.5)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
