@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -89,9 +87,6 @@ class BilinearUpsample(nn.Module):
                 stride=self.geometry.stride,
                 groups=score_NKhw.shape[1],
             )
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to load: kernels are constants."""
 
 
 def crop(map_NChw: Tensor, offset: int, height: int, width: int) -> Tensor:

@@ -61,6 +61,11 @@ class Confusion:
     def __add__(self, other: Confusion) -> Confusion:
         if not isinstance(other, Confusion):
             return NotImplemented
+        if len(self.counts) != len(other.counts):
+            raise ValueError(
+                f"counts of {len(self.counts)} classes and of {len(other.counts)} classes "
+                "do not add up"
+            )
         return Confusion.from_counts(self.counts + other.counts)
 
     def __repr__(self) -> str:

@@ -14,8 +14,8 @@ def parameter_groups(network: nn.Module, lr: float, weight_decay: float) -> list
     on a network wrapped for data-parallel training too. Source: ``voc-fcn32s/net.py``.
     """
     trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    biases = [value for name, value in trained if name.endswith(".bias")]
-    weights = [value for name, value in trained if not name.endswith(".bias")]
+    biases = [value for name, value in trained if name.split(".")[-1] == "bias"]
+    weights = [value for name, value in trained if name.split(".")[-1] != "bias"]
     return [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
         {"params": biases, "lr": 2 * lr, "weight_decay": 0.0},

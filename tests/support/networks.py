@@ -16,11 +16,13 @@ def narrow_spec(head: Head = "fcn8s", num_classes: int = 5) -> NetworkSpec:
 def random_network(
     head: Head = "fcn8s", *, num_classes: int = 5, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> FCN:
-    """A narrow network in evaluation mode with scores of order one that differ between classes."""
+    """A narrow network in evaluation mode whose masks hold several classes."""
     network = build(narrow_spec(head, num_classes), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.startswith("score") or name.endswith(".bias"):
-                parameter.normal_(0, 0.3, generator=generator)
+            if name.startswith("score"):
+                parameter.normal_(0, 1, generator=generator)
+            elif name.endswith(".bias"):
+                parameter.normal_(0, 0.1, generator=generator)
     return network.to(dtype).eval()
