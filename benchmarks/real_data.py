@@ -1,13 +1,14 @@
 """Real images through the whole job, from shards in a real S3 server: CamVid and PASCAL VOC.
 
-    python -m benchmarks.real_data camvid --data ../shared/data --images 734
+    python -m benchmarks.real_data camvid --data ../shared/data
     python -m benchmarks.real_data voc --data ../shared/data
 
 It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py, evaluate.py
 and report.py as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16 convolutions,
 with the settings of the plain loop that it is compared with: one process, two whole 480×360 images
 a step, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second
-image of val. ``voc`` trains a few steps at all sizes and checks the way, not the score.
+image of val. ``voc`` trains a few steps at all sizes and checks the way, not the score. A run that
+was trained before and lies in the output folder is not trained again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Literal
 
 import tyro
 
-from pipelines import cluster, storage
+from pipelines import checkpoints, cluster, storage
 from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
@@ -74,22 +75,19 @@ def camvid(options: Benchmark, root: str) -> None:
         _job("prepare", "--input", halved, "--split", "val", "--output", f"{root}/half")
     for split in ("train", "val"):
         _job("prepare", "--input", folder, "--split", split, "--output", f"{root}/{split}")
-    seconds = _job(
-        "train",
+    _train(
+        options,
+        root,
         *["--train", f"{root}/train", "--val", f"{root}/half"],
-        *["--storage", f"{root}/runs", "--name", "camvid", "--fc-width", "1024"],
-        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
-        *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
-        *["--schedule", options.schedule, "--epochs", epochs],
+        *["--fc-width", 1024, "--schedule", options.schedule, "--epochs", epochs],
     )
-    scores = _segment_and_score(options, root, f"{root}/runs/camvid/best")
-    history = json.loads(storage.read_bytes(f"{root}/runs/camvid/history.json"))
-    (options.output / "camvid_history.json").write_text(json.dumps(history, indent=1))
+    score = _segment_and_score(options, root)
+    history = json.loads((options.output / "camvid" / "history.json").read_text())
     print(
         f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"{cluster.versions()}"
     )
-    print(f"training: {seconds:.0f} s with start and validation, {options.schedule} rate\n")
+    print(f"rate: {options.schedule}\n")
     print("images seen   mean IU, every 2nd val image   images/s in training")
     for index, entry in enumerate(history):
         before = history[index - 1]["images"] if index else 0
@@ -98,23 +96,23 @@ def camvid(options: Benchmark, root: str) -> None:
     print("\na plain loop on the same images (constant rate; * decayed):")
     for images, score in (PLAIN_LOOP | PLAIN_LOOP_DECAYED).items():
         print(f"{images:11}   {score:28.3f} {'*' if images in PLAIN_LOOP_DECAYED else ''}")
-    print(f"\nall of val, fp32, by jobs/segment.py and jobs/evaluate.py: mean IU {scores:.3f}")
+    print(f"\nall of val, fp32, by jobs/segment.py and jobs/evaluate.py: mean IU {score:.3f}")
 
 
 def voc(options: Benchmark, root: str) -> None:
     """Ingest the subset, train a few steps at all sizes, segment and score its val list."""
     folder = options.data / "voc2012_subset"
+    with first(folder, 10) as few:
+        _job("prepare", "--input", few, "--split", "val", "--output", f"{root}/few")
     for split in ("train", "val"):
         _job("prepare", "--input", folder, "--split", split, "--output", f"{root}/{split}")
-    _job(
-        "train",
-        *["--train", f"{root}/val", "--val", f"{root}/val"],
-        *["--storage", f"{root}/runs", "--name", "voc", "--fc-width", "256"],
-        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
-        *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
-        *["--epochs", options.epochs or 1, "--crop", "160", "160"],
+    _train(
+        options,
+        root,
+        *["--train", f"{root}/train", "--val", f"{root}/few"],
+        *["--fc-width", 256, "--epochs", options.epochs or 1, "--crop", 64, 64],
     )
-    score = _segment_and_score(options, root, f"{root}/runs/voc/best")
+    score = _segment_and_score(options, root)
     print(f"\nall 125 images of val, every size: mean IU {score:.3f}")
 
 
@@ -131,14 +129,49 @@ def every_second(folder: Path, split: str) -> tempfile.TemporaryDirectory[str]:
     return holder
 
 
-def _segment_and_score(options: Benchmark, root: str, checkpoint: str) -> float:
+def first(folder: Path, count: int) -> tempfile.TemporaryDirectory[str]:
+    """A VOC folder with the first images of val."""
+    holder = tempfile.TemporaryDirectory()
+    listed = Path("ImageSets/Segmentation/val.txt")
+    names = (folder / listed).read_text().split()[:count]
+    (Path(holder.name) / listed.parent).mkdir(parents=True)
+    (Path(holder.name) / listed).write_text("\n".join(names))
+    for name in names:
+        for file in (Path(f"JPEGImages/{name}.jpg"), Path(f"SegmentationClass/{name}.png")):
+            (Path(holder.name) / file.parent).mkdir(exist_ok=True)
+            shutil.copyfile(folder / file, Path(holder.name) / file)
+    return holder
+
+
+def _train(options: Benchmark, root: str, *arguments: object) -> None:
+    """Fine-tune into S3, and copy the checkpoint and the history to the output folder."""
+    folder = options.output / options.data_set
+    if (folder / "history.json").exists():
+        print(f"{folder} holds a trained run; it is used as it is")
+        return
+    _job(
+        "train",
+        *["--storage", f"{root}/runs", "--name", options.data_set],
+        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
+        *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
+        *arguments,
+    )
+    (folder / "checkpoint").mkdir(parents=True)
+    run = f"{root}/runs/{options.data_set}"
+    for name in checkpoints.FILES:
+        (folder / "checkpoint" / name).write_bytes(storage.read_bytes(f"{run}/best/{name}"))
+    (folder / "history.json").write_bytes(storage.read_bytes(f"{run}/history.json"))
+
+
+def _segment_and_score(options: Benchmark, root: str) -> float:
     """Segment, evaluate and report val; returns the mean IU and leaves the report in output."""
+    report = options.output / options.data_set
+    checkpoint = report / "checkpoint"
     _job(
         "segment",
         *["--input", f"{root}/val", "--checkpoint", checkpoint, "--output", f"{root}/out"],
         *["--unit-records", "32"],
     )
-    report = options.output / options.data_set
     masks = ["--masks", f"{root}/out", "--labels", f"{root}/val"]
     _job("report", *masks, "--output", report)
     print(f"tables, pictures and report: {report}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
-from pipelines.prepare import prepare
 from pipelines.sources import open_source
 
 
@@ -35,6 +34,8 @@ def work(options: Prepare) -> None:
     """Run the job."""
     source = open_source(options.input, layout=options.layout, split=options.split)
     with ray_session():
+        from pipelines.prepare import prepare  # noqa: PLC0415  (Ray reads the environment first)
+
         result = prepare(
             source,
             options.output,

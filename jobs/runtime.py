@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -45,9 +46,8 @@ def run_job(options: type[Options], work: Callable[[Options], None]) -> NoReturn
         description=f"{inspect.getdoc(options)}\n\n{EXIT_CODES}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
     try:
+        _handle_signals(_stop)
         work(parsed)
     except FCNError as error:
         _end(_exit_code(error), f"error: {error}")
@@ -67,7 +67,7 @@ def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
+    import ray.data  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
 
     from pipelines.cluster import LOCAL_CPUS, physical_cores  # noqa: PLC0415
 
@@ -80,19 +80,29 @@ def ray_session() -> Iterator[None]:
             ray.init(**quiet)
         else:
             cpus = max(LOCAL_CPUS, physical_cores())
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            # Loopback: a cluster that only this job uses has no business on the network.
+            local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            ray.init(num_cpus=cpus, **local, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise ClusterError(f"could not reach or start Ray: {error}") from error
+    # Ray has put its own handler in place, which would print a stack and abort on SIGTERM.
+    _handle_signals(_stop)
+    for noisy in ("ray.data", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     del frame
-    for again in (signal.SIGTERM, signal.SIGINT):  # a second signal must not cut the clean-up
-        signal.signal(again, signal.SIG_IGN)
+    _handle_signals(signal.SIG_IGN)  # a second signal must not cut the clean-up
     raise _Stopped(number)
 
 

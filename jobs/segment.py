@@ -25,7 +25,7 @@ class Segment:
     split: str | None = None
     """Split, where the layout has splits."""
     unit_records: int = 128
-    """Images per unit, at most; a tar is one unit. Other units have other files: keep it."""
+    """Images per unit, at most; a tar is one unit. Input that was planned before keeps its units."""
     run: SegmentConfig
 
 

@@ -1,18 +1,19 @@
-"""Which raw objects form which unit: written down before work starts, and never changed.
+"""Which input forms which unit: written down before work starts, and never changed.
 
-A shard is its own unit. Single image files are grouped, and the grouping must outlive new arrivals:
-an image that came yesterday must stay in its unit, or tomorrow's run would segment it twice. So a
-plan lists groups of URIs, plans are numbered, and each run adds at most one with what is new.
+The cut of a shard into ranges, and of single files into groups, must outlive new arrivals and other
+settings: an image that was planned yesterday stays in its unit, or tomorrow's run would segment it
+twice. Plans are numbered, and each run adds at most one, with what is new.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.generation import Generation, short_hash
+from pipelines.generation import Generation, part_name, short_hash
 from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
@@ -20,53 +21,103 @@ from pipelines.units import Unit
 MAX_PLANS = 100_000
 
 
-def planned_units(source: Source, output: str, generation: Generation) -> tuple[Unit, ...]:
-    """The source's units, with raw objects grouped as first planned and new ones added.
+@dataclass(frozen=True)
+class Plan:
+    """Every unit of a source, its objects pinned to the versions that were seen when planned.
 
-    An object of an earlier plan that is gone keeps its place, with an empty etag and size -1, so
-    that its absence is reported. Two runs that plan at once agree: one of them wins each number.
+    ``superseded`` are units of shards that have been uploaded anew since.
     """
-    if any(unit.kind != "raw" for unit in source.units):
-        return source.units
-    folder = storage.join(
-        output, "_fcn", "plan", generation.id, short_hash(storage.parse_uri(source.uri))
-    )
-    listed = {
-        ref.uri: (key, ref)
-        for unit in source.units
-        for key, ref in zip(unit.keys, unit.objects, strict=True)
-    }
-    groups: list[list[tuple[str, str]]] = []
+
+    units: tuple[Unit, ...]
+    superseded: tuple[Unit, ...] = ()
+
+
+@dataclass
+class Worklist:
+    """A plan, sorted by what is left to do."""
+
+    done: list[Unit] = field(default_factory=list)
+    todo: list[Unit] = field(default_factory=list)
+    changed: list[Unit] = field(default_factory=list)
+
+
+def plan_units(source: Source, output: str, generation: Generation) -> Plan:
+    """The plan of a source under ``output``, extended by what no earlier plan has.
+
+    Runs that plan at once agree: one of them wins each number, and the others take its plan over.
+    """
+    source_id = short_hash(storage.parse_uri(source.uri))
+    folder = storage.join(output, "_fcn", "plan", generation.id, source_id)
+    plan = Plan(())
     for number in range(MAX_PLANS):
         uri = storage.join(folder, f"{number:05d}.json")
         if storage.stat(uri) is None:
-            planned = {object_uri for group in groups for _, object_uri in group}
-            fresh = list(_fresh_groups(source.units, planned))
-            if not fresh or storage.create(uri, json.dumps(fresh).encode()):
-                return tuple(_unit(group, listed) for group in [*groups, *fresh])
-        groups += [[(key, text) for key, text in group] for group in _read(uri)]
+            fresh = _not_in(plan, source.units)
+            text = json.dumps([unit.to_json() for unit in fresh])
+            if not fresh or storage.create(uri, text.encode()):
+                return _extended(plan, fresh)
+        added = [Unit.from_json(text) for text in json.loads(storage.read_bytes(uri))]
+        plan = _extended(plan, added)
     raise InputError(f"{folder} holds {MAX_PLANS} plans; start a new --output")
 
 
-def _fresh_groups(units: Sequence[Unit], planned: set[str]) -> Iterator[list[tuple[str, str]]]:
+def sort_out(plan: Plan, source: Source, parts: Mapping[str, set[str]]) -> Worklist:
+    """What of a plan is done, to do, or done from input that has changed since.
+
+    ``parts`` has, by unit, the versions of which there are parts. A unit without a part is to be
+    done from the input as it is now. Input that is gone does not undo a unit. A shard that was cut
+    anew counts as changed as a whole if any part of its old cut is there: rows would be doubled.
+    """
+    listed = {ref.uri: ref for unit in source.units for ref in unit.objects}
+    recut = {
+        unit.objects[0].uri
+        for unit in plan.superseded
+        if part_name(unit).version in parts.get(part_name(unit).unit, ())
+    }
+    work = Worklist()
+    for unit in plan.units:
+        now = _pinned_to(unit, listed)
+        versions = parts.get(part_name(unit).unit, set())
+        if unit.objects[0].uri in recut:
+            work.changed.append(now)
+        elif not versions:
+            work.todo.append(now)
+        elif part_name(now).version in versions:
+            work.done.append(now)
+        else:
+            work.changed.append(now)
+    return work
+
+
+def _pinned_to(unit: Unit, listed: Mapping[str, ObjectRef]) -> Unit:
+    """The unit in the versions that are there now; what is gone keeps its planned version."""
+    return replace(unit, objects=tuple(listed.get(ref.uri, ref) for ref in unit.objects))
+
+
+def _extended(plan: Plan, added: Iterable[Unit]) -> Plan:
+    """The plan with further units; a shard among them replaces its earlier units."""
+    added = tuple(added)
+    anew = {unit.objects[0].uri for unit in added if unit.kind != "raw"}
+    kept = tuple(unit for unit in plan.units if unit.objects[0].uri not in anew)
+    gone = tuple(unit for unit in plan.units if unit.objects[0].uri in anew)
+    return Plan(kept + added, plan.superseded + gone)
+
+
+def _not_in(plan: Plan, units: Sequence[Unit]) -> list[Unit]:
+    """The units that the plan lacks: files by URI, shards by URI and version.
+
+    Units of a plan know no labels: they would be fetched for nothing.
+    """
+    files = {ref.uri for unit in plan.units if unit.kind == "raw" for ref in unit.objects}
+    shards = {unit.objects[0] for unit in plan.units if unit.kind != "raw"}
+    fresh = []
     for unit in units:
-        group = [
-            (key, ref.uri)
-            for key, ref in zip(unit.keys, unit.objects, strict=True)
-            if ref.uri not in planned
-        ]
+        if unit.kind != "raw":
+            fresh += [unit] if unit.objects[0] not in shards else []
+            continue
+        pairs = zip(unit.keys, unit.objects, strict=True)
+        group = [(key, ref) for key, ref in pairs if ref.uri not in files]
         if group:
-            yield group
-
-
-def _read(uri: str) -> list[list[list[str]]]:
-    return list(json.loads(storage.read_bytes(uri)))
-
-
-def _unit(group: Sequence[tuple[str, str]], listed: dict[str, tuple[str, ObjectRef]]) -> Unit:
-    gone = [ObjectRef(uri, "", -1) for _, uri in group]
-    objects = tuple(
-        listed[uri][1] if uri in listed else missing
-        for (_, uri), missing in zip(group, gone, strict=True)
-    )
-    return Unit("raw", objects, keys=tuple(key for key, _ in group))
+            keys, objects = zip(*group, strict=True)
+            fresh.append(Unit("raw", objects, keys=keys))
+    return fresh

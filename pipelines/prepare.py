@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from pipelines.suffixes import is_image_name
 from pipelines.units import Unit
 
 OnProgress = Callable[[int, int | None, str], None]
+
+logger = logging.getLogger(__name__)
 
 CLASSES_NAME = "classes.json"
 
@@ -179,7 +182,7 @@ def _make_all(
                     raise _error_of(row["error_type"], row["error"])
                 yield Receipt.from_json(row["receipt"])
     except RayError as error:
-        line = str(error).strip().splitlines()[-1]
+        line = str(error).strip().partition("\n")[0]
         raise ClusterError(f"Ray could not make the shards of {root}: {line}") from error
 
 
@@ -192,6 +195,10 @@ def _make_one(table: pa.Table, root: str, classes: ClassList | None) -> pa.Table
         answer["receipt"] = make_shard(plan, root, classes).to_json()
     except FCNError as error:
         answer |= {"error_type": type(error).__name__, "error": str(error)}
+    except Exception as error:
+        logger.exception("defect in %s", row["name"])  # the traceback stays in the worker's log
+        text = f"Ray could not make {row['name']}: {error!r}; its worker's log says more"
+        answer |= {"error_type": "ClusterError", "error": text}
     return pa.Table.from_pylist([answer])
 
 

@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -74,31 +74,28 @@ def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> Seg
     storage.create(
         storage.join(output, "_fcn", "gen", f"{generation.id}.json"), generation.to_json()
     )
-    units = {part_name(unit): unit for unit in plans.planned_units(source, output, generation)}
+    plan = plans.plan_units(source, output, generation)
     folder = data_uri(output, generation)
-    done = list_parts(folder)
-    versions = {name.unit: name for name in done}
-    changed = {name for name in units if name not in done and name.unit in versions}
-    todo = [unit for name, unit in units.items() if name not in done and name not in changed]
+    work = plans.sort_out(plan, source, versions_by_unit(list_parts(folder)))
     progress(
-        f"{model.spec.name}, generation {generation.id}: {len(units)} units, "
-        f"{len(units) - len(todo) - len(changed)} done before, {len(todo)} to do"
+        f"{model.spec.name}, generation {generation.id}: {len(plan.units)} units, "
+        f"{len(work.done)} done before, {len(work.todo)} to do"
     )
     receipts = []
-    if todo:
+    if work.todo:
         job = _job(config, output, generation, model)
-        receipts = _run(job, todo, config.num_actors, progress)
+        receipts = _run(job, work.todo, config.num_actors, progress)
     result = SegmentResult(
         masks=folder,
         generation=generation.id,
-        units=len(units),
-        already=len(units) - len(todo) - len(changed),
+        units=len(plan.units),
+        already=len(work.done),
         records=0,
         errors=sum(receipt["errors"] for receipt in receipts),
         seconds=0.0,
-        changed=sorted(units[name].identity for name in changed),
+        changed=sorted(unit.identity for unit in work.changed),
     )
-    _verify(result, units, receipts)
+    _verify(result, work, receipts)
     result.seconds = round(time.monotonic() - started, 2)
     _write_run_record(config, output, result, receipts)
     if not result.complete:
@@ -118,6 +115,14 @@ def list_parts(folder: str) -> dict[PartName, str]:
         if name is not None:
             found[name] = ref.uri
     return found
+
+
+def versions_by_unit(names: Iterable[PartName]) -> dict[str, set[str]]:
+    """By unit, the versions of which there are parts."""
+    versions: dict[str, set[str]] = {}
+    for name in names:
+        versions.setdefault(name.unit, set()).add(name.version)
+    return versions
 
 
 def _job(config: SegmentConfig, output: str, generation: Generation, model: ModelConfig) -> Job:
@@ -188,23 +193,28 @@ def _receipts(dataset: Any, units: int, progress: Progress) -> Iterator[dict[str
 
 
 def _verify(
-    result: SegmentResult, units: dict[PartName, Unit], receipts: Sequence[dict[str, Any]]
+    result: SegmentResult, work: plans.Worklist, receipts: Sequence[dict[str, Any]]
 ) -> None:
     """List again, and compare the parts and their row counts with what was planned."""
     found = list_parts(result.masks)
+    versions = versions_by_unit(found)
     reasons = {receipt["input"]: receipt["failed"] for receipt in receipts}
-    present = {name: unit for name, unit in units.items() if name in found}
-    with ThreadPoolExecutor(16) as pool:
-        rows = pool.map(parts.count_rows, [found[name] for name in present])
-    for (name, unit), count in zip(present.items(), rows, strict=True):
-        result.records += count
-        if unit.records not in (None, count):
-            result.failed[unit.identity] = (
-                f"{found[name]} has {count} rows for {unit.records} records"
-            )
-    for name, unit in units.items():
-        if name not in found and unit.identity not in result.changed:
+    expected: dict[str, Unit] = {}  # part URI -> unit
+    for unit in (*work.done, *work.todo, *work.changed):
+        name = part_name(unit)
+        have = versions.get(name.unit, set())
+        if len(have) > 1:
+            result.failed[unit.identity] = f"it has {len(have)} parts, of versions {sorted(have)}"
+        elif have:
+            expected[found[PartName(name.unit, *have)]] = unit
+        elif unit.identity not in result.changed:
             result.failed[unit.identity] = reasons.get(unit.identity) or "its worker was lost"
+    with ThreadPoolExecutor(16) as pool:
+        rows = pool.map(parts.count_rows, expected)
+    for (uri, unit), count in zip(expected.items(), rows, strict=True):
+        result.records += count
+        if unit.records not in (None, count) and unit.identity not in result.changed:
+            result.failed[unit.identity] = f"{uri} has {count} rows for {unit.records} records"
 
 
 def _explain(result: SegmentResult) -> str:

@@ -63,10 +63,10 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_header(header: bytes, offset: int) -> None:
-    if len(header) < _BLOCK:
-        raise ShardError(f"it is cut off at byte {offset + len(header)}: there is no end mark")
     if offset == 0 and header.startswith(b"\x1f\x8b"):
         raise ShardError("it is compressed with gzip; unpack it to a plain .tar")
+    if len(header) < _BLOCK:
+        raise ShardError(f"it is cut off at byte {offset + len(header)}: there is no end mark")
     blanked = header[:148] + b" " * 8 + header[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
     if _number(header[148:156], offset) not in (sum(blanked), signed):

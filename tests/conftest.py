@@ -8,8 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.seaweed import Seaweed
+
+# Times say nothing on a machine that does other work as well.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, but not those that Ray gives itself about its own code."""
+    for kind in ("DeprecationWarning", "FutureWarning"):
+        config.addinivalue_line("filterwarnings", rf"ignore::{kind}:ray(\..*)?")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +45,7 @@ def ray_session(s3: Seaweed) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="fcnr")  # short: Ray's sockets lie in it
     ray.init(
         num_cpus=8,
+        _node_ip_address="127.0.0.1",
         include_dashboard=False,
         object_store_memory=300_000_000,
         log_to_driver=False,

@@ -110,7 +110,7 @@ def _crate(rng: Generator, u: Plane, v: Plane, radius: float) -> tuple[Plane, Pl
 def _tent(rng: Generator, u: Plane, v: Plane, radius: float) -> tuple[Plane, Plane]:
     """Signed distance to a triangle's edge, and stripes across one of its sides."""
     sides = [np.cos(turn) * u + np.sin(turn) * v for turn in np.radians((90, 210, 330))]
-    return np.maximum.reduce(sides) - 0.62 * radius, _wave(rng, u, period=(5, 7))
+    return np.maximum.reduce(sides) - 0.7 * radius, _wave(rng, u, period=(5, 7))
 
 
 def _bush(rng: Generator, u: Plane, v: Plane, radius: float) -> tuple[Plane, Plane]:
@@ -156,7 +156,7 @@ def _surface(rng: Generator, pattern: Plane) -> np.ndarray:
     Their mean and their difference have the same distribution for every class.
     """
     middle = rng.uniform(70, 185, size=3)
-    apart = rng.uniform(35, 65, size=3) * rng.choice((-1, 1))
+    apart = rng.uniform(50, 90, size=3) * rng.choice((-1, 1))
     return middle + (pattern[..., None] - 0.5) * apart
 
 
@@ -167,7 +167,7 @@ def _photograph(rng: Generator, image: np.ndarray) -> np.ndarray:
     from_side = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(from_side) * (x - 0.5) + np.sin(from_side) * (y - 0.5)) * rng.uniform(0, 0.6)
     shade = 0.85 + 0.3 * _clouds(rng, height, width, cell=64)
-    noise = rng.normal(0, rng.uniform(3, 9), image.shape)
+    noise = rng.normal(0, rng.uniform(2, 7), image.shape)
     lit = image * ((1 + slope) * shade)[..., None] + noise
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 

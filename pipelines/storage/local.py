@@ -141,7 +141,7 @@ def _clear_errors(uri: str, verb: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise NotFoundError(f"cannot {verb} {uri}: there is no such file") from error
-    except (IsADirectoryError, NotADirectoryError) as error:
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"cannot {verb} {uri}: {error.strerror}") from error
     except OSError as error:
         raise StoreError(f"cannot {verb} {uri}: {error.strerror or error}") from error

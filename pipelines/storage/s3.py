@@ -12,6 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -72,7 +73,8 @@ def read(uri: str, etag: str | None, span: tuple[int, int] | None = None) -> byt
 
     def get() -> bytes:
         answer = client().get_object(**request)
-        with answer["Body"] as body:
+        # As a context manager the body would hand out the raw stream, without its checksum.
+        with closing(answer["Body"]) as body:
             data: bytes = body.read()
         wanted = answer["ContentLength"] if span is None else span[1] - span[0] + 1
         if len(data) != wanted:

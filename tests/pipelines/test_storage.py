@@ -7,6 +7,7 @@ import pickle
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,14 @@ def test_a_second_create_says_false_and_changes_nothing(root: str) -> None:
     assert storage.read_bytes(uri) == b"first"
 
 
+def create_own(uri: str, index: int) -> bool:
+    return storage.create(uri, b"%d" % index * 100_000)
+
+
 def test_of_racing_creates_exactly_one_wins_and_its_bytes_stay(root: str) -> None:
     for race in range(4):
         uri = storage.join(root, f"race-{race}")
-        won = in_threads(3, lambda index, uri=uri: storage.create(uri, b"%d" % index * 100_000))
+        won = in_threads(3, partial(create_own, uri))
         assert sorted(map(bool, won)) == [False, False, True]
         assert storage.read_bytes(uri) == b"%d" % won.index(True) * 100_000
 
@@ -131,7 +136,9 @@ def test_an_arrow_filesystem_shares_the_objects_and_pickles_without_secrets(root
     system, path = storage.arrow_filesystem(root)
     pickled = pickle.dumps(system)
     assert SECRET_KEY.encode() not in pickled
-    with pickle.loads(pickled).open_output_stream(f"{path}/x") as stream:
+    restored = pickle.loads(pickled)
+    restored.create_dir(path)
+    with restored.open_output_stream(f"{path}/x") as stream:
         stream.write(b"by arrow")
     assert storage.read_bytes(storage.join(root, "x")) == b"by arrow"
 

@@ -102,7 +102,7 @@ def test_wrong_credentials_give_one_line_without_the_secret(
     value: str,
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(StoreError, match="access denied .* check AWS_ACCESS_KEY_ID") as caught:
+    with pytest.raises(StoreError, match=r"access denied .* check AWS_ACCESS_KEY_ID") as caught:
         call(s3.uri("denied"))
     assert "testwriter-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)

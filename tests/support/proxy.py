@@ -1,4 +1,4 @@
-"""A loopback proxy in front of the S3 server that does what networks do: lose, cut, flip, refuse."""
+"""A loopback proxy before the S3 server that does what networks do: lose, cut, flip, refuse."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 Fault = Literal["lost", "cut", "flip", "503"]
 
+_BUSY_BODY = b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: 44\r\n"
-    b"Connection: close\r\n\r\n<Error><Code>SlowDown</Code>            </Error>"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_BUSY_BODY), _BUSY_BODY)
 )
 
 

@@ -1,0 +1,80 @@
+"""A job that is told to stop ends cleanly, one that is killed leaves nothing half done."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.support.tiny import save_checkpoint
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+IMAGES = 60
+
+
+def _start(tmp_path, log):
+    command = [sys.executable, "jobs/segment.py", "--unit-records", "2"]
+    command += ["--input", tmp_path / "archive", "--output", tmp_path / "out"]
+    command += ["--checkpoint", tmp_path / "checkpoint"]
+    return subprocess.Popen(
+        [str(part) for part in command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+    )
+
+
+def _parts(tmp_path):
+    return sorted((tmp_path / "out").glob("data/gen=*/*"))
+
+
+def _wait_for_parts(tmp_path, job, count):
+    deadline = time.monotonic() + 120
+    while len(_parts(tmp_path)) < count:
+        assert job.poll() is None, "the job ended before it was stopped; give it more images"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tmp_path, number):
+    save_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "archive").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(IMAGES):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"archive/{index:03d}.png")
+
+    with (tmp_path / "log").open("w+") as log:
+        job = _start(tmp_path, log)
+        _wait_for_parts(tmp_path, job, 2)
+        family = psutil.Process(job.pid).children(recursive=True)
+        job.send_signal(number)
+        code = job.wait(30)
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive, "processes of the stopped job still run"
+        text = (tmp_path / "log").read_text()
+        if number != signal.SIGKILL:
+            assert code == 128 + number
+            assert text.rstrip().endswith("run the same command again to continue")
+        assert "Traceback" not in text
+        before = {path: path.read_bytes() for path in _parts(tmp_path)}
+        assert 2 <= len(before) < IMAGES // 2
+        for path in before:
+            assert pq.read_table(path, page_checksum_verification=True).num_rows == 2
+
+        again = _start(tmp_path, log)
+        assert again.wait(120) == 0, (tmp_path / "log").read_text()
+    keys = Counter(
+        key for path in _parts(tmp_path) for key in pq.read_table(path)["key"].to_pylist()
+    )
+    assert keys == dict.fromkeys((f"{index:03d}.png" for index in range(IMAGES)), 1)
+    assert all(path.read_bytes() == data for path, data in before.items())
