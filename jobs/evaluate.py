@@ -35,7 +35,8 @@ def work(options: Evaluate) -> None:
     """Run the job."""
     labels = open_source(options.labels, layout=options.layout, split=options.split)
     with ray_session():
-        from pipelines.evaluation import evaluate, write_tables  # noqa: PLC0415  (Ray, too)
+        from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
+        from pipelines.score_tables import write_tables  # noqa: PLC0415
 
         evaluation = evaluate(options.masks, labels, allow_missing=options.allow_missing)
         write_tables(evaluation, options.output)

@@ -45,9 +45,10 @@ def work(options: Quickstart) -> None:
         )
     say(f"made {options.train_images} + {options.val_images} scenes of {', '.join(CLASSES.names)}")
     with ray_session():
-        from pipelines.evaluation import evaluate, write_tables  # noqa: PLC0415  (Ray, too)
+        from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
         from pipelines.prepare import prepare  # noqa: PLC0415
         from pipelines.report import write_report  # noqa: PLC0415
+        from pipelines.score_tables import write_tables  # noqa: PLC0415
         from pipelines.segmentation import segment  # noqa: PLC0415
         from pipelines.training import train  # noqa: PLC0415
 
@@ -66,7 +67,7 @@ def work(options: Quickstart) -> None:
         evaluation = evaluate(result.masks, shards["val"])
         report = storage.join(root, "report")
         write_tables(evaluation, report)
-        written = write_report(evaluation, result.masks, shards["val"], report)
+        written = write_report(evaluation, shards["val"], report)
     say("\n" + evaluation.to_text())
     say(f"\nmasks:      {result.masks}")
     for name, uri in written.items():

@@ -35,12 +35,13 @@ def work(options: Report) -> None:
     """Run the job."""
     labels = open_source(options.labels, layout=options.layout, split=options.split)
     with ray_session():
-        from pipelines.evaluation import evaluate, write_tables  # noqa: PLC0415  (Ray, too)
+        from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
         from pipelines.report import write_report  # noqa: PLC0415
+        from pipelines.score_tables import write_tables  # noqa: PLC0415
 
         evaluation = evaluate(options.masks, labels, allow_missing=options.allow_missing)
         write_tables(evaluation, options.output)
-        written = write_report(evaluation, options.masks, labels, options.output)
+        written = write_report(evaluation, labels, options.output)
     say(evaluation.to_text())
     for name, uri in written.items():
         say(f"{name}: {uri}")

@@ -25,7 +25,7 @@ class Segment:
     split: str | None = None
     """Split, where the layout has splits."""
     unit_records: int = 128
-    """Images per unit, at most; a tar is one unit. Input that was planned before keeps its units."""
+    """Images per unit, at most; a tar is one unit. What was planned before keeps its units."""
     run: SegmentConfig
 
 
@@ -38,7 +38,7 @@ def work(options: Segment) -> None:
         unit_records=options.unit_records,
     )
     with ray_session():
-        from pipelines.segmentation import segment  # noqa: PLC0415  (Ray reads the environment first)
+        from pipelines.segmentation import segment  # noqa: PLC0415  (Ray, too)
 
         result = segment(options.run, source, progress=say)
     if result.already == result.units:

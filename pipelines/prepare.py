@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ray.exceptions import RayError
 
 from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
@@ -73,6 +72,8 @@ def prepare(
     say = on_progress or _silent
     root = storage.parse_uri(output)
     plans = plan_shards(source, shard_bytes, shard_records)
+    if not plans:
+        raise InputError(f"{source.uri} holds no image; there is nothing to prepare")
     fingerprint = _whole(plans, source.classes)
     present = _present(source, root, plans)
     receipts: dict[str, Receipt] = {}
@@ -89,6 +90,8 @@ def prepare(
         verb = "was there" if receipt.existing else "written"
         say(done, source.records, f"{receipt.name} {verb}")
     ordered = [receipts[plan.name] for plan in plans]
+    if source.records not in (None, done):
+        raise ClusterError(f"{source.records} images went in, {done} came out; run it again")
     _write_manifest(storage.join(root, MANIFEST_NAME), ordered, fingerprint)
     return Prepared(
         uri=root,
@@ -181,7 +184,7 @@ def _make_all(
                 if row["error"]:
                     raise _error_of(row["error_type"], row["error"])
                 yield Receipt.from_json(row["receipt"])
-    except RayError as error:
+    except ray_data.FAILURES as error:
         line = str(error).strip().partition("\n")[0]
         raise ClusterError(f"Ray could not make the shards of {root}: {line}") from error
 

@@ -7,6 +7,11 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
+
+FAILURES = (RayError, ExecutionTimeoutError)
+"""What a Ray Data execution raises when Ray, and not the code in its workers, has failed."""
 
 
 def context() -> Any:

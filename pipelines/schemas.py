@@ -80,6 +80,7 @@ SUMMARY = pa.schema(
         ("n_pixels", pa.int64()),
         ("n_void_pixels", pa.int64()),
         ("n_errors", pa.int64()),
+        ("n_missing", pa.int64()),
         ("network", pa.string()),
         ("model", pa.string()),
         ("masks_uri", pa.string()),
@@ -88,7 +89,8 @@ SUMMARY = pa.schema(
 )
 """One row. Scores are fractions in 0..1, NaN where undefined. ``mean_iu`` follows the reference's
 score.py: classes absent from labels and masks are left out, a class that was only predicted counts
-as 0 (``mean_iu_rule`` says so). The other two conventions stand beside it by their own names."""
+as 0 (``mean_iu_rule`` says so). The other two conventions stand beside it by their own names.
+``n_errors`` counts error rows, ``n_missing`` labels without a mask row; neither is scored."""
 
 PER_CLASS = pa.schema(
     [

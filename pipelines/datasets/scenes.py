@@ -95,14 +95,14 @@ def scene(
 def _ball(rng: Generator, u: Plane, v: Plane, radius: float) -> tuple[Plane, Plane]:
     """Signed distance to a disc's edge (negative inside), and rings around its centre in 0..1."""
     from_centre = np.hypot(u, v)
-    return from_centre - radius, _wave(rng, from_centre, period=(14, 20))
+    return from_centre - radius, _wave(rng, from_centre, period=(18, 26))
 
 
 def _crate(rng: Generator, u: Plane, v: Plane, radius: float) -> tuple[Plane, Plane]:
     """Signed distance to a rectangle's edge, and a chequered pattern along its sides."""
     aspect = rng.uniform(0.75, 1.3)
     half_u, half_v = 0.85 * radius * aspect, 0.85 * radius / aspect
-    along_u, along_v = (_wave(rng, along, period=(9, 13)) for along in (u, v))
+    along_u, along_v = (_wave(rng, along, period=(12, 16)) for along in (u, v))
     checks = along_u * along_v + (1 - along_u) * (1 - along_v)
     return np.maximum(np.abs(u) - half_u, np.abs(v) - half_v), checks
 

@@ -15,8 +15,9 @@ from fcn_model import Confusion, load_segmenter
 from pipelines import images, storage
 from pipelines.datasets.scenes import CLASSES, write_scenes
 from pipelines.errors import IncompleteError, InputError
-from pipelines.evaluation import evaluate, write_tables
+from pipelines.evaluation import evaluate
 from pipelines.prepare import prepare
+from pipelines.score_tables import write_tables
 from pipelines.segment_settings import SegmentConfig
 from pipelines.segmentation import segment
 from pipelines.sources import open_source

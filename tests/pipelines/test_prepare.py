@@ -164,6 +164,12 @@ def test_other_data_at_the_output_is_left_alone(tmp_path: Path) -> None:
         prepare(source, str(tmp_path / "in" / "shards"))
 
 
+def test_nothing_to_prepare_is_said(tmp_path: Path) -> None:
+    empty = Source("s3://data/x", "shards", None, ())
+    with pytest.raises(InputError, match="s3://data/x holds no image"):
+        prepare(empty, str(tmp_path))
+
+
 def test_each_row_is_a_block_and_settings_fail_loudly() -> None:
     settings = ray_data.context()
     assert settings.max_errored_blocks == 0

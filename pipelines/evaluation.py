@@ -1,0 +1,232 @@
+"""Masks and labels to the paper's four scores: joined by key, counted in parallel, divided once.
+
+Workers return integer counts, which are summed; any order, split or repetition of the work gives
+the same tables. Error rows are counted and never scored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ray.exceptions import RayError
+
+from fcn_model import ClassList, Confusion
+from fcn_model.errors import FCNError
+from pipelines import ray_data, storage
+from pipelines.errors import ClusterError, IncompleteError, InputError, NotFoundError
+from pipelines.generation import PartName
+from pipelines.ingest import classes_of
+from pipelines.label_index import Place, index_labels
+from pipelines.scoring import ImageScore, MaskKeys, read_mask_keys, score_part
+from pipelines.sources import Source
+from pipelines.storage import ObjectRef
+from pipelines.units import Unit
+
+PARTS_AT_ONCE = 16
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was counted. ``images`` has one entry per mask row, in order of keys."""
+
+    masks: str
+    labels: str
+    classes: ClassList
+    confusion: Confusion
+    images: tuple[ImageScore, ...]
+    missing: int  # labels without a mask row
+    model: str
+    network: str
+
+    @property
+    def errors(self) -> int:
+        """Mask rows that are error rows."""
+        return sum(image.status == "error" for image in self.images)
+
+    def to_text(self) -> str:
+        """The four scores and every class's IU, as a table for a terminal."""
+        width = max(len(name) for name in self.classes.names)
+        lines = [
+            f"{name:{width}}  IU {_number(iu)}  accuracy {_number(accuracy)}"
+            for name, iu, accuracy in zip(
+                self.classes.names, self.confusion.iu(), self.confusion.accuracy(), strict=True
+            )
+        ]
+        scored = sum(image.status == "ok" for image in self.images)
+        lines += [
+            "",
+            f"pixel accuracy {_number(self.confusion.pixel_accuracy)}",
+            f"mean accuracy  {_number(self.confusion.mean_accuracy)}",
+            f"mean IU        {_number(self.confusion.mean_iu)}",
+            f"f.w. IU        {_number(self.confusion.frequency_weighted_iu)}",
+            f"{scored} images scored, {self.errors} error rows, {self.missing} labels without mask",
+        ]
+        return "\n".join(lines)
+
+
+def evaluate(
+    masks_uri: str,
+    labels: Source,
+    *,
+    allow_missing: bool = False,
+    on_progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Score the masks under ``masks_uri`` against a labelled source. Needs a running Ray.
+
+    Raises InputError if masks and labels have no key in common, a key twice, masks of several
+    models, or an image whose label or mask does not fit; IncompleteError for labels
+    without a mask, unless ``allow_missing``.
+    """
+    masks_uri = storage.parse_uri(masks_uri)
+    classes = classes_of(labels)
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+        keys = list(pool.map(read_mask_keys, list_masks(masks_uri)))
+    places = index_labels(labels)
+    model = _one_model(masks_uri, keys)
+    missing = _check_join(masks_uri, labels, keys, places)
+    if missing and not allow_missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(places)} labels of {labels.uri} have no mask in {masks_uri}, "
+            f"such as {missing[:SHOWN]}; segment them, or score the rest with --allow-missing"
+        )
+    images: list[ImageScore] = []
+    confusion = Confusion(len(classes))
+    for done, scores in enumerate(_score_all(keys, labels.units, places, classes), start=1):
+        images += scores
+        for score in scores:
+            if score.status == "ok":
+                confusion += Confusion.from_counts(np.array(score.counts))
+        if on_progress:
+            on_progress(f"{done} of {len(keys)} parts scored, {len(images)} images")
+    return Evaluation(
+        masks=masks_uri,
+        labels=labels.uri,
+        classes=classes,
+        confusion=confusion,
+        images=tuple(sorted(images, key=lambda image: image.key)),
+        missing=len(missing),
+        model=model,
+        network=_network_of(keys),
+    )
+
+
+def list_masks(masks_uri: str) -> list[ObjectRef]:
+    """The parts of masks under a URI. Raises NotFoundError if there are none."""
+    refs = storage.list_objects(masks_uri)
+    found = [ref for ref in refs if PartName.parse(ref.uri.rsplit("/", 1)[1]) is not None]
+    if not found:
+        raise NotFoundError(
+            f"{masks_uri} holds no masks (part-*.parquet); give the folder that segment printed"
+        )
+    return found
+
+
+def _one_model(masks_uri: str, keys: Sequence[MaskKeys]) -> str:
+    models = sorted({model for part in keys for model in part.models})
+    if len(models) != 1:
+        folders = sorted({part.part.uri.rsplit("/", 1)[0] for part in keys})
+        raise InputError(
+            f"{masks_uri} holds masks of {len(models)} models; give one generation: "
+            f"{', '.join(folders)}"
+        )
+    return models[0]
+
+
+def _check_join(
+    masks_uri: str, labels: Source, keys: Sequence[MaskKeys], places: dict[str, Place]
+) -> list[str]:
+    """The keys of labels without a mask row, sorted. Raises InputError for a join that fails."""
+    seen: dict[str, str] = {}
+    for part in keys:
+        for key in part.keys:
+            if key in seen:
+                raise InputError(
+                    f"key {key!r} has two masks, in {seen[key]} and in {part.part.uri}; "
+                    "masks of two generations or of input with repeated keys cannot be joined"
+                )
+            seen[key] = part.part.uri
+    if not set(seen) & set(places):
+        raise InputError(
+            f"no mask has a label: {masks_uri} has keys such as {min(seen, default='')!r}, "
+            f"{labels.uri} such as {min(places, default='')!r}; segment the labelled images "
+            "themselves"
+        )
+    return sorted(set(places) - set(seen))
+
+
+def _network_of(keys: Sequence[MaskKeys]) -> str:
+    """The network's name from the generation's record, or empty if only the parts were copied."""
+    output, _, generation = keys[0].part.uri.rsplit("/", 1)[0].rpartition("/data/gen=")
+    try:
+        record = storage.read_bytes(storage.join(output, "_fcn", "gen", f"{generation}.json"))
+    except FCNError:
+        return ""
+    return str(json.loads(record)["network"])
+
+
+def _score_all(
+    keys: Sequence[MaskKeys],
+    units: Sequence[Unit],
+    places: dict[str, Place],
+    classes: ClassList,
+) -> Iterator[list[ImageScore]]:
+    """Every part's scores, as they are done. One dataset row is one part."""
+    rows = []
+    for part in keys:
+        found = [places.get(key) for key in part.keys]
+        needed = sorted({place.unit for place in found if place is not None})
+        rows.append(
+            {
+                "part": json.dumps(asdict(part.part)),
+                "units": [units[number].to_json() for number in needed],
+                "places": json.dumps(
+                    [place and (needed.index(place.unit), place.row) for place in found]
+                ),
+            }
+        )
+    ray_data.context()
+    dataset = ray_data.one_row_per_block(rows).map_batches(
+        _score_row, batch_size=1, batch_format="pyarrow", fn_kwargs={"classes": classes}
+    )
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                if row["error"]:
+                    raise InputError(row["error"])
+                yield [_image_score(value) for value in json.loads(row["scores"])]
+    except RayError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"Ray could not score the masks: {line}") from error
+
+
+def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
+    """One part to one receipt. Errors travel as data, or they would become tracebacks."""
+    row = table.to_pylist()[0]
+    answer: dict[str, Any] = {"scores": "", "error": ""}
+    try:
+        scores = score_part(
+            ObjectRef(**json.loads(row["part"])),
+            [Unit.from_json(text) for text in row["units"]],
+            [place and tuple(place) for place in json.loads(row["places"])],
+            classes,
+        )
+        answer["scores"] = json.dumps([asdict(score) for score in scores])
+    except FCNError as error:
+        answer["error"] = str(error)
+    return pa.Table.from_pylist([answer])
+
+
+def _image_score(value: dict[str, Any]) -> ImageScore:
+    counts = tuple(tuple(line) for line in value["counts"])
+    return ImageScore(value["key"], value["status"], counts, value["void_pixels"])
+
+
+def _number(value: float) -> str:
+    return "   –  " if np.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,187 @@
+"""Masks and labels to scores, against numbers from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from fcn_model import ClassList, Confusion
+from pipelines import images, parts, score_tables, storage
+from pipelines.errors import IncompleteError, InputError
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.generation import PartName
+from pipelines.label_index import index_labels
+from pipelines.schemas import MASKS
+from pipelines.scoring import ImageScore, read_mask_keys, score_part
+from pipelines.sources import open_source
+
+CLASSES = ClassList(names=("sky", "road", "car"))
+GOLDEN = [[50, 2, 0, 3], [4, 30, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+"""Computed by hand from the reference's rules; the scores below come with it."""
+
+
+def _evaluation(images_, classes=CLASSES):
+    confusion = Confusion(len(classes))
+    for image in images_:
+        if image.status == "ok":
+            confusion += Confusion.from_counts(np.array(image.counts))
+    return Evaluation("m", "l", classes, confusion, tuple(images_), 0, "digest", "net")
+
+
+def _labelled(folder, count=5, seed=0, shape=(6, 9)):
+    """Folder pairs with random labels, and a random mask for each."""
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for index in range(count):
+        key = f"i{index}"
+        label = rng.integers(0, 3, shape, dtype=np.uint8)
+        label[0, :4] = CLASSES.void_id
+        storage.create(f"{folder}/labels/{key}.png", images.encode_label(label, CLASSES))
+        image = np.zeros((*shape, 3), np.uint8)[:, :, 0]
+        storage.create(f"{folder}/images/{key}.png", images.encode_mask(image, CLASSES))
+        masks[key] = (label, rng.integers(0, 3, shape, dtype=np.uint8))
+    text = b'{"names": ["sky", "road", "car"]}'
+    storage.create(f"{folder}/classes.json", text)
+    return masks
+
+
+def _write_part(folder, number, masks, *, model="digest", errors=()):
+    rows = []
+    for record, (key, mask) in enumerate(masks):
+        row = dict.fromkeys(MASKS.names, "") | {
+            "key": key,
+            "height": mask.shape[0],
+            "width": mask.shape[1],
+            "mask": {"bytes": images.encode_mask(mask, CLASSES), "path": f"{key}.png"},
+            "class_pixels": [0, 0, 0],
+            "status": "ok",
+            "model": model,
+            "record": record,
+        }
+        if key in errors:
+            row |= {"mask": None, "class_pixels": None, "status": "error"}
+        rows.append(row)
+    name = PartName(f"{number:016x}", "0" * 16).file
+    uri = storage.join(folder, name)
+    storage.create(uri, parts.encode_part(rows, {"part": number}, CLASSES))
+    return storage.stat(uri)
+
+
+def test_the_golden_table_gives_the_published_scores_through_the_tables():
+    classes = ClassList(names=("a", "b", "c", "d"))
+    counts = tuple(tuple(line) for line in GOLDEN)
+    made = score_tables.tables(_evaluation([ImageScore("x", "ok", counts, 7)], classes))
+    summary = made["summary"].to_pylist()[0]
+    expected = {
+        "pixel_accuracy": 0.888889,
+        "mean_accuracy": 0.883117,
+        "mean_iu": 0.552756,
+        "mean_iu_gt_present": 0.829134,
+        "mean_iu_absent_as_zero": 0.414567,
+        "frequency_weighted_iu": 0.833206,
+    }
+    assert {name: round(summary[name], 6) for name in expected} == expected
+    assert (summary["n_pixels"], summary["n_void_pixels"]) == (90, 7)
+    ius = [row["iu"] for row in made["per_class"].to_pylist()]
+    assert ius[:2] == pytest.approx([0.847458, 0.810811], abs=1e-6)
+    assert math.isnan(ius[2])
+    assert ius[3] == 0
+    table = np.zeros((4, 4), int)
+    for row in made["confusion"].to_pylist():
+        table[row["label"], row["mask"]] = row["pixels"]
+    assert table.tolist() == GOLDEN
+
+
+def test_scores_of_random_masks_agree_with_torchmetrics(tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    masks = _labelled(storage.join(root, "data"))
+    part = _write_part(storage.join(root, "masks"), 0, [(k, m) for k, (_, m) in masks.items()])
+    source = open_source(storage.join(root, "data"))
+    places = index_labels(source)
+    wanted = [(places[key].unit, places[key].row) for key in masks]
+    scores = score_part(part, source.units, wanted, CLASSES)
+    metric = MulticlassJaccardIndex(3, average="macro", ignore_index=255)
+    for label, mask in masks.values():
+        metric.update(torch.from_numpy(mask.astype(int)), torch.from_numpy(label.astype(int)))
+    assert _evaluation(scores).confusion.mean_iu == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert [score.void_pixels for score in scores] == [4] * len(masks)
+    shuffled = random.Random(1).sample(scores, len(scores))
+    again = score_tables.tables(_evaluation(shuffled))["confusion"]
+    assert again.equals(score_tables.tables(_evaluation(scores))["confusion"])
+
+
+def test_sizes_that_differ_and_foreign_classes_are_named(tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    _labelled(storage.join(root, "data"), count=1)
+    source = open_source(storage.join(root, "data"))
+    wrong_size = _write_part(storage.join(root, "a"), 0, [("i0", np.zeros((6, 8), np.uint8))])
+    with pytest.raises(InputError, match=r"i0.*6×9.*6×8"):
+        score_part(wrong_size, source.units, [(0, 0)], CLASSES)
+    foreign = np.full((6, 9), 2, np.uint8)
+    part = _write_part(storage.join(root, "b"), 0, [("i0", foreign)])
+    two = dataclasses.replace(CLASSES, names=("sky", "road"), palette=())
+    with pytest.raises(InputError, match="i0"):
+        score_part(part, source.units, [(0, 0)], two)
+
+
+def test_a_file_that_is_no_part_is_named(tmp_path):
+    uri = storage.parse_uri(str(tmp_path / "part.parquet"))
+    storage.create(uri, b"PAR1 junk PAR1")
+    ref = storage.stat(uri)
+    assert ref is not None
+    with pytest.raises(InputError, match=uri):
+        read_mask_keys(ref)
+
+
+def test_a_key_that_labels_two_images_cannot_be_joined(tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    _labelled(storage.join(root, "data"), count=2)
+    source = open_source(storage.join(root, "data"))
+    doubled = dataclasses.replace(source, units=source.units + source.units)
+    with pytest.raises(InputError, match=r"'i0' labels two images"):
+        index_labels(doubled)
+
+
+@pytest.mark.ray
+def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    masks = _labelled(storage.join(root, "data"), count=6)
+    folder = storage.join(root, "masks")
+    rows = [(key, mask) for key, (_, mask) in masks.items()]
+    _write_part(folder, 0, rows[:2], errors=("i1",))
+    _write_part(folder, 1, [*rows[2:5], ("stray", rows[0][1])])
+    source = open_source(storage.join(root, "data"), unit_records=4)
+    with pytest.raises(IncompleteError, match=r"1 of 6 labels.*i5"):
+        evaluate(folder, source)
+    result = evaluate(folder, source, allow_missing=True)
+    statuses = {image.key: image.status for image in result.images}
+    assert statuses == {
+        **dict.fromkeys(["i0", "i2", "i3", "i4"], "ok"),
+        "i1": "error",
+        "stray": "no_label",
+    }
+    expected = Confusion(3)
+    for key in ("i0", "i2", "i3", "i4"):
+        expected.update(*masks[key], CLASSES.void_id)
+    assert (result.confusion.counts == expected.counts).all()
+    assert (result.errors, result.missing) == (1, 1)
+
+    _write_part(folder, 2, rows[5:], model="another")
+    with pytest.raises(InputError, match="2 models"):
+        evaluate(folder, source)
+
+
+@pytest.mark.ray
+def test_masks_of_other_images_show_a_key_of_both_sides(ray_session, tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    _labelled(storage.join(root, "data"), count=1)
+    folder = storage.join(root, "masks")
+    _write_part(folder, 0, [("elsewhere.jpg", np.zeros((6, 9), np.uint8))])
+    with pytest.raises(InputError, match=r"'elsewhere.jpg'.*'i0'"):
+        evaluate(folder, open_source(storage.join(root, "data")))
