@@ -1,15 +1,33 @@
 """The fully convolutional network of Long, Shelhamer and Darrell on tensors and single images.
 
 ``from fcn_model import load_segmenter; mask = load_segmenter("checkpoint")(image)``
+
+Names are loaded when they are first used: who needs only a class list does not wait for torch.
 """
 
-from fcn_model.checkpoint import ModelConfig
-from fcn_model.classes import ClassList
-from fcn_model.metrics import Confusion
-from fcn_model.network import FCN, build
-from fcn_model.normalize import Normalization
-from fcn_model.segmenter import Segmenter, load_segmenter
-from fcn_model.spec import NetworkSpec
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fcn_model.checkpoint import ModelConfig
+    from fcn_model.classes import ClassList
+    from fcn_model.metrics import Confusion
+    from fcn_model.network import FCN, build
+    from fcn_model.normalize import Normalization
+    from fcn_model.segmenter import Segmenter, load_segmenter
+    from fcn_model.spec import NetworkSpec
+
+_HOME = {
+    "FCN": "network",
+    "ClassList": "classes",
+    "Confusion": "metrics",
+    "ModelConfig": "checkpoint",
+    "NetworkSpec": "spec",
+    "Normalization": "normalize",
+    "Segmenter": "segmenter",
+    "build": "network",
+    "load_segmenter": "segmenter",
+}
 
 __all__ = [
     "FCN",
@@ -22,3 +40,9 @@ __all__ = [
     "build",
     "load_segmenter",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

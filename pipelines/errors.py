@@ -1,5 +1,7 @@
 """What can go wrong between the store and the network, sorted by who has to act."""
 
+from __future__ import annotations
+
 from fcn_model.errors import FCNError
 
 
@@ -25,6 +27,9 @@ class ImageError(FCNError, ValueError):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
 
 
 class ShardError(InputError):

@@ -1,4 +1,4 @@
-"""The three stages of bulk segmentation, each a function of a one-row Arrow table.
+"""The stages of bulk segmentation beside the network, each a function of a one-row Arrow table.
 
 A row is a unit and carries all of its records in list columns, so that no split or merge of blocks
 can cut a unit in two. A stage never raises: what goes wrong with a record becomes its error row,
@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from fcn_model import ClassList, Segmenter
-from pipelines import checkpoints, images, parts, storage
+from fcn_model.classes import ClassList
+from pipelines import images, parts, storage
 from pipelines.errors import ImageError
 from pipelines.generation import Generation, data_uri, part_name
 from pipelines.units import Unit, read_unit
@@ -108,76 +107,28 @@ def fetch_and_decode(table: pa.Table, job: Job) -> pa.Table:
     row = UnitRow(meta["unit"])
 
     def work() -> None:
-        decoded = 0
+        size = 0
         for record in read_unit(Unit.from_json(row.unit), on_error="record"):
             item = Item(record.key, record.uri, record.etag, "encoded", record.image)
             if record.error is not None:
                 item = item.failed(*record.error)
-            elif decoded < DECODED_BYTES:
-                item = _decoded(item, job.generation.max_pixels)
-                decoded += 3 * item.height * item.width
+            elif size < DECODED_BYTES:
+                item = decoded(item, job.generation.max_pixels)
+                size += 3 * item.height * item.width
             row.items.append(item)
 
-    _stage(row, "decode", work)
+    run_stage(row, "decode", work)
     return row.to_table()
 
 
-def _decoded(item: Item, max_pixels: int) -> Item:
+def decoded(item: Item, max_pixels: int) -> Item:
+    """An encoded item as RGB, or as an error row."""
     try:
         image = images.decode_image(bytes(item.data), max_pixels=max_pixels)
     except ImageError as error:
         return item.failed(error.kind, str(error))
     height, width = image.shape[:2]
     return replace(item, form="rgb", data=image.tobytes(), height=height, width=width)
-
-
-class Infer:
-    """Actor: the network. Loaded once, then one unit after another."""
-
-    def __init__(self, job: Job) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if device.type == "cpu":
-            # Ray gives a one-CPU actor one thread.
-            torch.set_num_threads(job.threads)
-        network, config = checkpoints.load(job.checkpoint)
-        if config.digest != job.generation.model:
-            raise RuntimeError(
-                f"checkpoint {job.checkpoint} changed during the run: it was "
-                f"{job.generation.model}, now it is {config.digest}"
-            )
-        self.job = job
-        self.segmenter = Segmenter(
-            network,
-            config,
-            device=device,
-            precision="bf16" if job.generation.precision == "bf16" else "fp32",
-            batch_pixels=job.batch_pixels,
-        )
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Replace every RGB image of the unit by its mask."""
-        row = UnitRow.from_table(table)
-
-        def work() -> None:
-            ready = [index for index, item in enumerate(row.items) if item.form == "rgb"]
-            self._masks(row.items, ready)
-            for index, item in enumerate(row.items):
-                if item.form == "encoded":  # beyond the unit's memory budget: one at a time
-                    row.items[index] = _decoded(item, self.job.generation.max_pixels)
-                    self._masks(row.items, [index] if row.items[index].form == "rgb" else [])
-
-        _stage(row, "network", work)
-        return row.to_table()
-
-    def _masks(self, items: list[Item], indices: Sequence[int]) -> None:
-        pixels = [
-            np.frombuffer(items[index].data, np.uint8).reshape(
-                items[index].height, items[index].width, 3
-            )
-            for index in indices
-        ]
-        for index, mask in zip(indices, self.segmenter.batch(pixels), strict=True):
-            items[index] = replace(items[index], form="mask", data=mask.tobytes())
 
 
 def encode_and_commit(table: pa.Table, job: Job) -> pa.Table:
@@ -196,7 +147,7 @@ def encode_and_commit(table: pa.Table, job: Job) -> pa.Table:
         uri = storage.join(data_uri(job.output, job.generation), name.file)
         receipt.update(outcome=parts.commit(uri, data, identity), bytes=len(data))
 
-    _stage(row, "commit", work)
+    run_stage(row, "commit", work)
     receipt.update(
         input=unit.identity,
         records=len(row.items),
@@ -235,7 +186,7 @@ def mask_row(item: Item, job: Job, unit: str, record: int) -> dict[str, Any]:
     }
 
 
-def _stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
+def run_stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
     """Run a stage's work unless the unit has failed already, and note its time or its failure."""
     started = time.monotonic()
     if not row.failed:

@@ -22,8 +22,9 @@ from fcn_model import ModelConfig
 from pipelines import checkpoints, cluster, parts, plans, ray_data, storage
 from pipelines.errors import ClusterError, IncompleteError, NotFoundError
 from pipelines.generation import Generation, PartName, data_uri, part_name
+from pipelines.inference import Infer
 from pipelines.segment_settings import SegmentConfig
-from pipelines.segment_stages import Infer, Job, encode_and_commit, fetch_and_decode, new_row
+from pipelines.segment_stages import Job, encode_and_commit, fetch_and_decode, new_row
 from pipelines.sources import Source
 from pipelines.units import Unit
 

@@ -1,0 +1,66 @@
+"""The network's stage of bulk segmentation: an actor that holds it and masks unit after unit.
+
+Only this stage imports torch, so that the workers which decode and encode start quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fcn_model import Segmenter
+from pipelines import checkpoints
+from pipelines.segment_stages import Item, Job, UnitRow, decoded, run_stage
+
+
+class Infer:
+    """Actor: the network. Loaded once, then one unit after another."""
+
+    def __init__(self, job: Job) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            # Ray gives a one-CPU actor one thread.
+            torch.set_num_threads(job.threads)
+        network, config = checkpoints.load(job.checkpoint)
+        if config.digest != job.generation.model:
+            raise RuntimeError(
+                f"checkpoint {job.checkpoint} changed during the run: it was "
+                f"{job.generation.model}, now it is {config.digest}"
+            )
+        self.job = job
+        self.segmenter = Segmenter(
+            network,
+            config,
+            device=device,
+            precision="bf16" if job.generation.precision == "bf16" else "fp32",
+            batch_pixels=job.batch_pixels,
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Replace every RGB image of the unit by its mask."""
+        row = UnitRow.from_table(table)
+
+        def work() -> None:
+            ready = [index for index, item in enumerate(row.items) if item.form == "rgb"]
+            self._masks(row.items, ready)
+            for index, item in enumerate(row.items):
+                if item.form == "encoded":  # beyond the unit's memory budget: one at a time
+                    row.items[index] = decoded(item, self.job.generation.max_pixels)
+                    self._masks(row.items, [index] if row.items[index].form == "rgb" else [])
+
+        run_stage(row, "network", work)
+        return row.to_table()
+
+    def _masks(self, items: list[Item], indices: Sequence[int]) -> None:
+        pixels = [
+            np.frombuffer(items[index].data, np.uint8).reshape(
+                items[index].height, items[index].width, 3
+            )
+            for index in indices
+        ]
+        for index, mask in zip(indices, self.segmenter.batch(pixels), strict=True):
+            items[index] = replace(items[index], form="mask", data=mask.tobytes())
