@@ -168,7 +168,7 @@ def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, 
     }
     expected = Confusion(3)
     for key in ("i0", "i2", "i3", "i4"):
-        expected.update(*masks[key], CLASSES.void_id)
+        expected.update(masks[key][0], masks[key][1], CLASSES.void_id)
     assert (result.confusion.counts == expected.counts).all()
     assert (result.errors, result.missing) == (1, 1)
 
