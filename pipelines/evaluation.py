@@ -23,7 +23,7 @@ from pipelines.errors import ClusterError, IncompleteError, InputError, NotFound
 from pipelines.generation import PartName
 from pipelines.ingest import classes_of
 from pipelines.label_index import Place, index_labels
-from pipelines.scoring import ImageScore, MaskKeys, read_mask_keys, score_part
+from pipelines.scoring import ImageScore, MaskKeys, PartScore, read_mask_keys, score_part
 from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
@@ -98,11 +98,9 @@ def evaluate(
         )
     images: list[ImageScore] = []
     confusion = Confusion(len(classes))
-    for done, scores in enumerate(_score_all(keys, labels.units, places, classes), start=1):
-        images += scores
-        for score in scores:
-            if score.status == "ok":
-                confusion += Confusion.from_counts(np.array(score.counts))
+    for done, part in enumerate(_score_all(keys, labels.units, places, classes), start=1):
+        images += part.images
+        confusion += part.confusion
         if on_progress:
             on_progress(f"{done} of {len(keys)} parts scored, {len(images)} images")
     return Evaluation(
@@ -176,7 +174,7 @@ def _score_all(
     units: Sequence[Unit],
     places: dict[str, Place],
     classes: ClassList,
-) -> Iterator[list[ImageScore]]:
+) -> Iterator[PartScore]:
     """Every part's scores, as they are done. One dataset row is one part."""
     rows = []
     for part in keys:
@@ -200,7 +198,10 @@ def _score_all(
             for row in batch.to_pylist():
                 if row["error"]:
                     raise InputError(row["error"])
-                yield [_image_score(value) for value in json.loads(row["scores"])]
+                yield PartScore(
+                    Confusion.from_counts(np.array(json.loads(row["counts"]))),
+                    tuple(ImageScore(**value) for value in json.loads(row["images"])),
+                )
     except RayError as error:
         line = str(error).strip().splitlines()[-1]
         raise ClusterError(f"Ray could not score the masks: {line}") from error
@@ -209,23 +210,19 @@ def _score_all(
 def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
     """One part to one receipt. Errors travel as data, or they would become tracebacks."""
     row = table.to_pylist()[0]
-    answer: dict[str, Any] = {"scores": "", "error": ""}
+    answer: dict[str, Any] = {"counts": "", "images": "", "error": ""}
     try:
-        scores = score_part(
+        score = score_part(
             ObjectRef(**json.loads(row["part"])),
             [Unit.from_json(text) for text in row["units"]],
             [place and tuple(place) for place in json.loads(row["places"])],
             classes,
         )
-        answer["scores"] = json.dumps([asdict(score) for score in scores])
+        answer["counts"] = json.dumps(score.confusion.counts.tolist())
+        answer["images"] = json.dumps([asdict(image) for image in score.images])
     except FCNError as error:
         answer["error"] = str(error)
     return pa.Table.from_pylist([answer])
-
-
-def _image_score(value: dict[str, Any]) -> ImageScore:
-    counts = tuple(tuple(line) for line in value["counts"])
-    return ImageScore(value["key"], value["status"], counts, value["void_pixels"])
 
 
 def _number(value: float) -> str:

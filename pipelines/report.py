@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
-from fcn_model import Confusion
 from pipelines import cluster, images, storage
 from pipelines.evaluation import Evaluation, list_masks
 from pipelines.label_index import index_labels
@@ -47,9 +46,9 @@ def write_report(evaluation: Evaluation, labels: Source, output: str) -> dict[st
 def choose(scores: Sequence[ImageScore], count: int) -> list[tuple[str, float]]:
     """Up to ``count`` keys and their mean IUs, spread evenly from the worst to the best image."""
     scored = sorted(
-        (Confusion.from_counts(np.array(image.counts)).mean_iu, image.key)
+        (image.mean_iu, image.key)
         for image in scores
-        if image.status == "ok" and np.array(image.counts).any()
+        if image.status == "ok" and any(image.label_pixels)
     )
     steps = np.linspace(0, len(scored) - 1, min(count, len(scored)))
     return [(scored[round(step)][1], scored[round(step)][0]) for step in steps]

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fcn_model import Confusion
 from pipelines import storage
 from pipelines.evaluation import Evaluation
 from pipelines.schemas import CONFUSION, PER_CLASS, PER_IMAGE, SUMMARY, with_metadata
@@ -93,13 +92,12 @@ def _per_image(image: ImageScore) -> dict[str, Any]:
     row |= {"key": image.key, "status": image.status}
     if image.status != "ok":
         return row
-    confusion = Confusion.from_counts(np.array(image.counts))
     return row | {
-        "pixel_accuracy": confusion.pixel_accuracy,
-        "mean_iu": confusion.mean_iu,
-        "intersection": np.diag(confusion.counts).tolist(),
-        "label_pixels": confusion.counts.sum(axis=1).tolist(),
-        "mask_pixels": confusion.counts.sum(axis=0).tolist(),
+        "pixel_accuracy": image.pixel_accuracy,
+        "mean_iu": image.mean_iu,
+        "intersection": image.intersection,
+        "label_pixels": image.label_pixels,
+        "mask_pixels": image.mask_pixels,
         "n_void_pixels": image.void_pixels,
     }
 

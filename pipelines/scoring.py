@@ -32,12 +32,55 @@ class MaskKeys:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One mask row. Only ``ok`` has counts: of all pixels that are not void in the label."""
+    """One mask row. Only ``ok`` has counts, by class: of pixels that are not void in the label."""
 
     key: str
     status: Status
-    counts: tuple[tuple[int, ...], ...] = ()
+    intersection: tuple[int, ...] = ()
+    label_pixels: tuple[int, ...] = ()
+    mask_pixels: tuple[int, ...] = ()
     void_pixels: int = 0
+
+    @classmethod
+    def of(cls, key: str, confusion: Confusion, void_pixels: int) -> ImageScore:
+        """The score of one image from its counts."""
+        counts = confusion.counts
+        return cls(
+            key=key,
+            status="ok",
+            intersection=tuple(np.diag(counts).tolist()),
+            label_pixels=tuple(counts.sum(axis=1).tolist()),
+            mask_pixels=tuple(counts.sum(axis=0).tolist()),
+            void_pixels=void_pixels,
+        )
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """The share of valid pixels that are right; NaN if there are none."""
+        valid = sum(self.label_pixels)
+        return sum(self.intersection) / valid if valid else float("nan")
+
+    @property
+    def mean_iu(self) -> float:
+        """The mean over the classes in this image's label or mask; NaN if there are none."""
+        unions = [
+            label + mask - right
+            for right, label, mask in zip(
+                self.intersection, self.label_pixels, self.mask_pixels, strict=True
+            )
+        ]
+        ius = [
+            right / union for right, union in zip(self.intersection, unions, strict=True) if union
+        ]
+        return sum(ius) / len(ius) if ius else float("nan")
+
+
+@dataclass(frozen=True)
+class PartScore:
+    """A part's rows in their order, and the sum of their counts."""
+
+    confusion: Confusion
+    images: tuple[ImageScore, ...]
 
 
 def read_mask_keys(part: ObjectRef) -> MaskKeys:
@@ -59,8 +102,8 @@ def score_part(
     label_units: Sequence[Unit],
     places: Sequence[tuple[int, int] | None],
     classes: ClassList,
-) -> list[ImageScore]:
-    """Score a part's rows in their order.
+) -> PartScore:
+    """Score a part's rows.
 
     ``places`` has, for every row, the number of the unit in ``label_units`` and the row there that
     hold its label, or None. Raises InputError, naming the image, for a mask or a label that
@@ -74,28 +117,32 @@ def score_part(
         for index, record in enumerate(read_unit(unit)):
             if (number, index) in wanted:
                 labels[number, index] = (record.uri, record.label)
-    return [_score(row, labels, place, classes) for row, place in zip(rows, places, strict=True)]
+    total = Confusion(len(classes))
+    scores = []
+    for row, place in zip(rows, places, strict=True):
+        if row["status"] != "ok":
+            scores.append(ImageScore(row["key"], "error"))
+        elif place is None:
+            scores.append(ImageScore(row["key"], "no_label"))
+        else:
+            confusion, void_pixels = _count(
+                row["key"], row["mask"]["bytes"], *labels[place], classes
+            )
+            total += confusion
+            scores.append(ImageScore.of(row["key"], confusion, void_pixels))
+    return PartScore(total, tuple(scores))
 
 
-def _score(
-    row: dict[str, object],
-    labels: dict[tuple[int, int], tuple[str, bytes | None]],
-    place: tuple[int, int] | None,
-    classes: ClassList,
-) -> ImageScore:
-    key, mask = str(row["key"]), row["mask"]
-    if row["status"] != "ok":
-        return ImageScore(key, "error")
-    if place is None:
-        return ImageScore(key, "no_label")
-    uri, label_bytes = labels[place]
+def _count(
+    key: str, mask: bytes, uri: str, label_bytes: bytes | None, classes: ClassList
+) -> tuple[Confusion, int]:
+    """The counts of one image, and its void pixels."""
     where = f"{key} ({uri})"
     if label_bytes is None:
         raise InputError(f"image {where} has no label, so its mask cannot be scored")
-    assert isinstance(mask, dict), f"row {key} is ok and has no mask"
     try:
         label = images.decode_label(label_bytes)
-        predicted = images.decode_label(mask["bytes"])
+        predicted = images.decode_label(mask)
     except ImageError as error:
         raise InputError(f"the label or mask of image {where} cannot be read: {error}") from error
     images.check_label(label, classes, where)
@@ -109,8 +156,7 @@ def _score(
         confusion.update(label, predicted, classes.void_id)
     except ValueError as error:
         raise InputError(f"image {where}: {error}; the masks have other classes") from error
-    counts = tuple(tuple(line) for line in confusion.counts.tolist())
-    return ImageScore(key, "ok", counts, int(np.count_nonzero(label == classes.void_id)))
+    return confusion, int(np.count_nonzero(label == classes.void_id))
 
 
 def _read(part: ObjectRef, columns: list[str]) -> pa.Table:

@@ -43,9 +43,10 @@ def _table(folder):
     return [row for table in tables for row in table.to_pylist()]
 
 
-def test_prepare_train_resume_segment_and_evaluate_agree(ray_session, root):
+def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session, root):
+    workers = 2 if storage.is_s3(root) else 1  # once each: a worker takes seconds to start
     shards = {}
-    for split, count in (("train", 10), ("val", 5)):
+    for split, count in (("train", 11), ("val", 5)):
         raw = storage.join(root, "raw", split)
         write_scenes(raw, images=count, seed=7, split=split)
         shards[split] = prepare(
@@ -61,19 +62,20 @@ def test_prepare_train_resume_segment_and_evaluate_agree(ray_session, root):
             solver=Solver(
                 epochs=epochs, batch_size=2, optimizer="adamw", lr=1e-3, loss="mean", mirror=True
             ),
-            num_workers=2,
+            num_workers=workers,
         )
         return train(config, train_source, val_source, progress=_quiet)
 
-    first = run(1)
-    assert [entry["images"] for entry in first.history] == [10]  # five rows would not split evenly
-    resumed = run(2)
-    assert resumed.resumed_from == 1
-    assert [entry["images"] for entry in resumed.history] == [10, 20]
-    assert resumed.history[0] == first.history[0]
-    assert resumed.mean_iu == max(entry["mean_iu"] for entry in resumed.history)
+    trained = run(1)
+    assert [entry["images"] for entry in trained.history] == [11]  # does not split evenly
+    if workers == 2:
+        first, trained = trained, run(2)
+        assert trained.resumed_from == 1
+        assert [entry["images"] for entry in trained.history] == [11, 22]
+        assert trained.history[0] == first.history[0]
+        assert trained.mean_iu == max(entry["mean_iu"] for entry in trained.history)
 
-    config = SegmentConfig(checkpoint=resumed.checkpoint, output=storage.join(root, "out"))
+    config = SegmentConfig(checkpoint=trained.checkpoint, output=storage.join(root, "out"))
     done = segment(config, val_source, progress=_quiet)
     assert (done.records, done.errors, done.units) == (5, 0, len(val_source.units))
     before = {ref.uri: ref for ref in storage.list_objects(done.masks)}
@@ -152,7 +154,7 @@ def test_a_unit_that_cannot_be_read_is_named_and_the_others_are_kept(ray_session
     source = open_source(shards)
     victim = source.units[0].objects[0].uri
     data = bytearray(storage.read_bytes(victim))
-    data[200] ^= 1  # within the first page
+    data[len(data) // 2] ^= 1  # within the images
     storage.replace(victim, bytes(data))
     source = open_source(shards)
     config = SegmentConfig(

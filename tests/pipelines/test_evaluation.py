@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 
 import numpy as np
 import pytest
@@ -26,11 +25,7 @@ GOLDEN = [[50, 2, 0, 3], [4, 30, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
 """Computed by hand from the reference's rules; the scores below come with it."""
 
 
-def _evaluation(images_, classes=CLASSES):
-    confusion = Confusion(len(classes))
-    for image in images_:
-        if image.status == "ok":
-            confusion += Confusion.from_counts(np.array(image.counts))
+def _evaluation(confusion, images_, classes=CLASSES):
     return Evaluation("m", "l", classes, confusion, tuple(images_), 0, "digest", "net")
 
 
@@ -75,8 +70,9 @@ def _write_part(folder, number, masks, *, model="digest", errors=()):
 
 def test_the_golden_table_gives_the_published_scores_through_the_tables():
     classes = ClassList(names=("a", "b", "c", "d"))
-    counts = tuple(tuple(line) for line in GOLDEN)
-    made = score_tables.tables(_evaluation([ImageScore("x", "ok", counts, 7)], classes))
+    confusion = Confusion.from_counts(np.array(GOLDEN))
+    image = ImageScore.of("x", confusion, 7)
+    made = score_tables.tables(_evaluation(confusion, [image], classes))
     summary = made["summary"].to_pylist()[0]
     expected = {
         "pixel_accuracy": 0.888889,
@@ -92,6 +88,9 @@ def test_the_golden_table_gives_the_published_scores_through_the_tables():
     assert ius[:2] == pytest.approx([0.847458, 0.810811], abs=1e-6)
     assert math.isnan(ius[2])
     assert ius[3] == 0
+    per_image = made["per_image"].to_pylist()[0]  # one image: its scores are the data set's
+    assert per_image["mean_iu"] == pytest.approx(summary["mean_iu"], abs=1e-12)
+    assert per_image["pixel_accuracy"] == pytest.approx(summary["pixel_accuracy"], abs=1e-12)
     table = np.zeros((4, 4), int)
     for row in made["confusion"].to_pylist():
         table[row["label"], row["mask"]] = row["pixels"]
@@ -109,11 +108,12 @@ def test_scores_of_random_masks_agree_with_torchmetrics(tmp_path):
     metric = MulticlassJaccardIndex(3, average="macro", ignore_index=255)
     for label, mask in masks.values():
         metric.update(torch.from_numpy(mask.astype(int)), torch.from_numpy(label.astype(int)))
-    assert _evaluation(scores).confusion.mean_iu == pytest.approx(float(metric.compute()), abs=1e-6)
-    assert [score.void_pixels for score in scores] == [4] * len(masks)
-    shuffled = random.Random(1).sample(scores, len(scores))
-    again = score_tables.tables(_evaluation(shuffled))["confusion"]
-    assert again.equals(score_tables.tables(_evaluation(scores))["confusion"])
+    assert scores.confusion.mean_iu == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert [image.void_pixels for image in scores.images] == [4] * len(masks)
+    for image, (label, mask) in zip(scores.images, masks.values(), strict=True):
+        alone = Confusion(3)
+        alone.update(label, mask, CLASSES.void_id)
+        assert image.mean_iu == pytest.approx(alone.mean_iu, abs=1e-12)
 
 
 def test_sizes_that_differ_and_foreign_classes_are_named(tmp_path):
@@ -168,7 +168,7 @@ def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, 
     }
     expected = Confusion(3)
     for key in ("i0", "i2", "i3", "i4"):
-        expected.update(*masks[key], CLASSES.void_id)
+        expected.update(masks[key][0], masks[key][1], CLASSES.void_id)
     assert (result.confusion.counts == expected.counts).all()
     assert (result.errors, result.missing) == (1, 1)
 

@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_rate():
     run = _run(Solver(lr=7e-5, precision="fp32"))
     with torch.no_grad():
         run.network.score_fr.bias.fill_(float("nan"))
-    with pytest.raises(InputError, match="lower solver.lr .now 7e-05"):
+    with pytest.raises(InputError, match=r"lower solver.lr .now 7e-05"):
         train_step(run, PAIRS, 0.0)
 
 

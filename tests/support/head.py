@@ -20,7 +20,7 @@ START_SECONDS = 90
 
 
 class Head:
-    """``ray start --head`` on loopback with token authentication; `submit` is ``ray job submit``."""
+    """``ray start --head`` on loopback with a token; `submit` is ``ray job submit``."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fcnh"))  # short: Ray's sockets lie in it
