@@ -32,6 +32,8 @@ from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
 
+WEIGHTS = "vgg16_torchvision_features.fp16.npz"
+
 PLAIN_LOOP = {316: 0.606, 738: 0.657, 1114: 0.659, 1516: 0.641}
 """Images seen → mean IU of a plain torch loop at a constant rate on two cores (given with the data,
 not measured by this command)."""
@@ -50,6 +52,11 @@ class Benchmark:
     """Folder that holds camvid/, voc2012_subset/ and weights/."""
     output: Path = Path("benchmark-output")
     """Where pictures, tables and the training history go."""
+    init: str | None = None
+    """Start weights; by default the ImageNet VGG16 convolutions. An earlier run's checkpoint
+    directory continues it, with a new optimizer."""
+    seen: int = 0
+    """Images that the start weights have seen, for the table."""
     epochs: int | None = None
     """Passes over the training images; by default 2 for camvid."""
     schedule: Literal["constant", "poly"] = "poly"
@@ -92,10 +99,10 @@ def camvid(options: Benchmark, root: str) -> None:
     for index, entry in enumerate(history):
         before = history[index - 1]["images"] if index else 0
         rate = (entry["images"] - before) / entry["train_seconds"]
-        print(f"{entry['images']:11}   {entry['mean_iu']:28.3f}   {rate:20.2f}")
+        print(f"{entry['images'] + options.seen:11}   {entry['mean_iu']:28.3f}   {rate:20.2f}")
     print("\na plain loop on the same images (constant rate; * decayed):")
-    for images, score in (PLAIN_LOOP | PLAIN_LOOP_DECAYED).items():
-        print(f"{images:11}   {score:28.3f} {'*' if images in PLAIN_LOOP_DECAYED else ''}")
+    for images, reached in (PLAIN_LOOP | PLAIN_LOOP_DECAYED).items():
+        print(f"{images:11}   {reached:28.3f} {'*' if images in PLAIN_LOOP_DECAYED else ''}")
     print(f"\nall of val, fp32, by jobs/segment.py and jobs/evaluate.py: mean IU {score:.3f}")
 
 
@@ -152,7 +159,7 @@ def _train(options: Benchmark, root: str, *arguments: object) -> None:
     _job(
         "train",
         *["--storage", f"{root}/runs", "--name", options.data_set],
-        *["--init", options.data / "weights" / "vgg16_torchvision_features.fp16.npz"],
+        *["--init", options.init or options.data / "weights" / WEIGHTS],
         *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean", "--batch-size", "2"],
         *arguments,
     )

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
 from pipelines.sources import open_source
-from pipelines.train_settings import TrainConfig
-
-UNIT_RECORDS = 32
-"""Images per reference that the reader gets: small enough to shuffle, and to share evenly."""
+from pipelines.train_settings import UNIT_RECORDS, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fcn_model.errors import FCNError
 
 
@@ -54,3 +56,16 @@ class ClusterError(FCNError, RuntimeError):
 
 class IncompleteError(FCNError, RuntimeError):
     """The job ended, but some of its input has no result; what was finished is kept."""
+
+
+def as_data(error: FCNError) -> dict[str, str]:
+    """An error as two texts that can leave a worker without becoming a traceback."""
+    return {"error_type": type(error).__name__, "error": str(error)}
+
+
+def from_data(row: Mapping[str, str]) -> FCNError:
+    """The error that `as_data` described, of its own kind where that needs only a text."""
+    kind = globals().get(row["error_type"], InputError)
+    if not (isinstance(kind, type) and issubclass(kind, FCNError)) or kind is ImageError:
+        kind = InputError
+    return kind(row["error"])

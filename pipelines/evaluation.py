@@ -14,12 +14,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ray.exceptions import RayError
 
 from fcn_model import ClassList, Confusion
 from fcn_model.errors import FCNError
 from pipelines import ray_data, storage
-from pipelines.errors import ClusterError, IncompleteError, InputError, NotFoundError
+from pipelines.errors import (
+    ClusterError,
+    IncompleteError,
+    InputError,
+    NotFoundError,
+    as_data,
+    from_data,
+)
 from pipelines.generation import PartName
 from pipelines.ingest import classes_of
 from pipelines.label_index import Place, index_labels
@@ -90,6 +96,7 @@ def evaluate(
         keys = list(pool.map(read_mask_keys, list_masks(masks_uri)))
     places = index_labels(labels)
     model = _one_model(masks_uri, keys)
+    _check_classes(keys, labels, classes)
     missing = _check_join(masks_uri, labels, keys, places)
     if missing and not allow_missing:
         raise IncompleteError(
@@ -135,6 +142,16 @@ def _one_model(masks_uri: str, keys: Sequence[MaskKeys]) -> str:
             f"{', '.join(folders)}"
         )
     return models[0]
+
+
+def _check_classes(keys: Sequence[MaskKeys], labels: Source, classes: ClassList) -> None:
+    for part in keys:
+        if part.classes is not None and part.classes.names != classes.names:
+            raise InputError(
+                f"the masks of {part.part.uri} have the classes {list(part.classes.names)}, the "
+                f"labels of {labels.uri} {list(classes.names)}; ids would be compared that "
+                "mean different things"
+            )
 
 
 def _check_join(
@@ -197,12 +214,12 @@ def _score_all(
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 if row["error"]:
-                    raise InputError(row["error"])
+                    raise from_data(row)
                 yield PartScore(
                     Confusion.from_counts(np.array(json.loads(row["counts"]))),
                     tuple(ImageScore(**value) for value in json.loads(row["images"])),
                 )
-    except RayError as error:
+    except ray_data.FAILURES as error:
         line = str(error).strip().splitlines()[-1]
         raise ClusterError(f"Ray could not score the masks: {line}") from error
 
@@ -210,7 +227,7 @@ def _score_all(
 def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
     """One part to one receipt. Errors travel as data, or they would become tracebacks."""
     row = table.to_pylist()[0]
-    answer: dict[str, Any] = {"counts": "", "images": "", "error": ""}
+    answer: dict[str, Any] = {"counts": "", "images": "", "error_type": "", "error": ""}
     try:
         score = score_part(
             ObjectRef(**json.loads(row["part"])),
@@ -221,7 +238,7 @@ def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
         answer["counts"] = json.dumps(score.confusion.counts.tolist())
         answer["images"] = json.dumps([asdict(image) for image in score.images])
     except FCNError as error:
-        answer["error"] = str(error)
+        answer |= as_data(error)
     return pa.Table.from_pylist([answer])
 
 

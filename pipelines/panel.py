@@ -52,8 +52,10 @@ def draw_panel(examples: Sequence[Example], classes: ClassList) -> bytes:
 
 
 def draw_example(example: Example, classes: ClassList) -> bytes:
-    """A PNG of one example: its three pictures, without text."""
-    return _png(_pictures(example, classes))
+    """A JPEG of one example: its three pictures, without text."""
+    file = io.BytesIO()
+    _pictures(example, classes).save(file, "JPEG", quality=88, subsampling=0)
+    return file.getvalue()
 
 
 def colored(ids: Pixels, classes: ClassList) -> Pixels:

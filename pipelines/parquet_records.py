@@ -60,6 +60,14 @@ def read_keys(ref: ObjectRef, start: int = 0, stop: int | None = None) -> list[s
     return _read_range(ref, start, stop, ["key"])["key"].to_pylist()
 
 
+def read_label_rows(
+    ref: ObjectRef, start: int = 0, stop: int | None = None
+) -> list[tuple[str, bytes | None]]:
+    """The image URI and the label of each row, without its image. Raises as `read_rows`."""
+    rows = _read_range(ref, start, stop, ["uri", "label"]).to_pylist()
+    return [(row["uri"], (row["label"] or {}).get("bytes")) for row in rows]
+
+
 def _read_range(ref: ObjectRef, start: int, stop: int | None, columns: list[str]) -> pa.Table:
     with _opened(ref) as file:
         footer = _footer(ref, file)

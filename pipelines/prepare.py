@@ -182,7 +182,7 @@ def _make_all(
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 if row["error"]:
-                    raise _error_of(row["error_type"], row["error"])
+                    raise errors.from_data(row)
                 yield Receipt.from_json(row["receipt"])
     except ray_data.FAILURES as error:
         line = str(error).strip().partition("\n")[0]
@@ -197,17 +197,12 @@ def _make_one(table: pa.Table, root: str, classes: ClassList | None) -> pa.Table
         plan = ShardPlan(row["name"], Unit.from_json(row["unit"]))
         answer["receipt"] = make_shard(plan, root, classes).to_json()
     except FCNError as error:
-        answer |= {"error_type": type(error).__name__, "error": str(error)}
+        answer |= errors.as_data(error)
     except Exception as error:
         logger.exception("defect in %s", row["name"])  # the traceback stays in the worker's log
         text = f"Ray could not make {row['name']}: {error!r}; its worker's log says more"
         answer |= {"error_type": "ClusterError", "error": text}
     return pa.Table.from_pylist([answer])
-
-
-def _error_of(name: str, text: str) -> FCNError:
-    kind = getattr(errors, name, InputError)
-    return kind(text)
 
 
 def _write_manifest(uri: str, receipts: Sequence[Receipt], fingerprint: str) -> None:

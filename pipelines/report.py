@@ -21,6 +21,8 @@ from pipelines.units import read_unit
 
 EXAMPLES = 6
 SHOWN_ERRORS = 20
+MAX_HEAT_MAP = 64
+"""Classes up to which the report has a confusion table; the Parquet table always has it."""
 
 
 def write_report(evaluation: Evaluation, labels: Source, output: str) -> dict[str, str]:
@@ -97,10 +99,11 @@ def render(evaluation: Evaluation, examples: Sequence[Example]) -> str:
             {
                 "key": example.key,
                 "mean_iu": example.mean_iu,
-                "png": base64.b64encode(draw_example(example, classes)).decode(),
+                "jpeg": base64.b64encode(draw_example(example, classes)).decode(),
             }
             for example in examples
         ],
+        heat_map=len(classes) <= MAX_HEAT_MAP,
         scored=sum(image.status == "ok" for image in evaluation.images),
         error_keys=[i.key for i in evaluation.images if i.status == "error"][:SHOWN_ERRORS],
         pixels=int(confusion.counts.sum()),

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from fcn_model import ClassList, Confusion
 from pipelines import images, storage
 from pipelines.errors import ImageError, InputError
-from pipelines.schemas import MASKS
+from pipelines.schemas import MASKS, classes_of
 from pipelines.storage import ObjectRef
-from pipelines.units import Unit, read_unit
+from pipelines.units import Unit, read_labels
 
 Status = Literal["ok", "error", "no_label"]
 
@@ -28,6 +28,7 @@ class MaskKeys:
     keys: tuple[str, ...]
     statuses: tuple[str, ...]
     models: frozenset[str]
+    classes: ClassList | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def read_mask_keys(part: ObjectRef) -> MaskKeys:
         keys=tuple(table["key"].to_pylist()),
         statuses=tuple(table["status"].to_pylist()),
         models=frozenset(table["model"].unique().to_pylist()),
+        classes=classes_of(table.schema),
     )
 
 
@@ -114,9 +116,9 @@ def score_part(
     labels: dict[tuple[int, int], tuple[str, bytes | None]] = {}
     wanted = {place for place in places if place is not None}
     for number, unit in enumerate(label_units):
-        for index, record in enumerate(read_unit(unit)):
+        for index, (uri, label) in enumerate(read_labels(unit)):
             if (number, index) in wanted:
-                labels[number, index] = (record.uri, record.label)
+                labels[number, index] = (uri, label)
     total = Confusion(len(classes))
     scores = []
     for row, place in zip(rows, places, strict=True):

@@ -169,7 +169,13 @@ def _run(
         dataset = dataset.map_batches(
             encode_and_commit, fn_kwargs={"job": job}, num_cpus=1, **one_unit
         )
-        return list(_receipts(dataset, len(todo), progress))
+        try:
+            return list(_receipts(dataset, len(todo), progress))
+        except ray_data.FAILURES as error:
+            raise ClusterError(
+                f"Ray could not go on: {str(error).strip().splitlines()[-1]}. Finished units stay "
+                f"in {data_uri(job.output, job.generation)}; run the same command again"
+            ) from error
 
 
 def _receipts(dataset: Any, units: int, progress: Progress) -> Iterator[dict[str, Any]]:

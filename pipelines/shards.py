@@ -20,7 +20,7 @@ from pipelines.sources import Source, cut
 from pipelines.suffixes import is_image_name
 from pipelines.units import Unit
 
-ROWS_PER_GROUP = 32
+ROWS_PER_GROUP = 16
 """Small enough that a range of a shard can be fetched alone, large enough for few requests."""
 
 FORMAT = 1

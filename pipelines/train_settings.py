@@ -7,6 +7,10 @@ from typing import Literal
 
 from pipelines.errors import InputError
 
+UNIT_RECORDS = 16
+"""Images per reference that training reads: units come in random order, so the fewer the better
+mixed; of shards, a unit is at least a row group."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -84,5 +88,5 @@ class TrainConfig:
     """Data-parallel workers."""
     use_gpu: bool | None = None
     """One GPU per worker. By default: if the cluster has any."""
-    shuffle_buffer: int = 64
+    shuffle_buffer: int = 128
     """Images from which a worker draws the next batch at random."""

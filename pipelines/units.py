@@ -15,7 +15,7 @@ from typing import Literal
 
 from pipelines import storage
 from pipelines.errors import ChangedError, ImageError, NotFoundError, ShardError
-from pipelines.parquet_records import read_rows
+from pipelines.parquet_records import read_label_rows, read_rows
 from pipelines.records import Record
 from pipelines.storage import ObjectRef
 from pipelines.tar_records import read_tar
@@ -125,6 +125,21 @@ def read_unit(unit: Unit, on_error: OnError = "raise") -> list[Record]:
     with ThreadPoolExecutor(_FETCHES) as pool:
         fetch = partial(_fetch_raw, on_error=on_error)
         return list(pool.map(fetch, unit.keys, unit.objects, labels))
+
+
+def read_labels(unit: Unit) -> list[tuple[str, bytes | None]]:
+    """The image URI and the label of every record, in record order; images are not fetched.
+
+    Only a tar, which is one object, is read whole. Raises as `read_unit` does.
+    """
+    if unit.kind == "parquet":
+        return read_label_rows(unit.objects[0], unit.start, unit.stop)
+    if unit.kind == "tar":
+        return [(record.uri, record.label) for record in read_unit(unit)]
+    labels = unit.labels or (None,) * len(unit.objects)
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        found = pool.map(lambda ref: ref and _fetch(ref), labels)
+        return [(ref.uri, label) for ref, label in zip(unit.objects, found, strict=True)]
 
 
 def _fetch_raw(key: str, ref: ObjectRef, label: ObjectRef | None, on_error: OnError) -> Record:

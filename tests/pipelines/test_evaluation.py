@@ -185,3 +185,14 @@ def test_masks_of_other_images_show_a_key_of_both_sides(ray_session, tmp_path):
     _write_part(folder, 0, [("elsewhere.jpg", np.zeros((6, 9), np.uint8))])
     with pytest.raises(InputError, match=r"'elsewhere.jpg'.*'i0'"):
         evaluate(folder, open_source(storage.join(root, "data")))
+
+
+@pytest.mark.ray
+def test_masks_of_other_classes_are_not_compared(ray_session, tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    _labelled(storage.join(root, "data"), count=1)
+    storage.replace(f"{root}/data/classes.json", b'{"names": ["car", "road", "sky"]}')
+    folder = storage.join(root, "masks")
+    _write_part(folder, 0, [("i0", np.zeros((6, 9), np.uint8))])
+    with pytest.raises(InputError, match=r"'sky', 'road', 'car'.*'car', 'road', 'sky'"):
+        evaluate(folder, open_source(storage.join(root, "data")))

@@ -36,7 +36,7 @@ def test_shards_are_cut_into_ranges_of_whole_row_groups(tmp_path: Path) -> None:
 
 def test_a_limit_in_bytes_cuts_too(tmp_path: Path) -> None:
     made.fill(tmp_path, {"a.parquet": shard(100)})
-    assert len(open_source(str(tmp_path), unit_bytes=1).units) == 4
+    assert len(open_source(str(tmp_path), unit_bytes=1).units) == 7
     made.fill(tmp_path / "raw", {f"{i}.jpg": b"x" * 10 for i in range(7)})
     units = open_source(str(tmp_path / "raw"), unit_bytes=25).units
     assert [unit.records for unit in units] == [2, 2, 2, 1]
