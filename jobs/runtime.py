@@ -67,8 +67,6 @@ def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's own files keep everything; its C++ core would also write here what users cannot act on.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
 
     from pipelines.cluster import LOCAL_CPUS, physical_cores  # noqa: PLC0415

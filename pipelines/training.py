@@ -110,11 +110,12 @@ def prepare_start(config: TrainConfig, source: Source, run_uri: str, progress: P
     loaded: list[str] = []
     if config.network.init is not None:
         loaded = checkpoints.start_from(network, config.network.init)
-    fresh = [name for name, _ in network.named_parameters() if name not in set(loaded)]
+    layers = {name.split(".")[0] for name, _ in network.named_parameters()}
+    fresh = sorted(layers - {name.split(".")[0] for name in loaded})
+    given = f"{len(layers) - len(fresh)} of {len(layers)} layers from {config.network.init}"
     progress(
         f"{wanted.spec.name}: {sum(p.numel() for p in network.parameters()):,} parameters, "
-        f"{len(loaded)} tensors from {config.network.init or 'nowhere'}, "
-        f"{len(fresh)} fresh ({', '.join(sorted({name.split('.')[0] for name in fresh}))})"
+        + (f"{given}, fresh: {', '.join(fresh) or 'none'}" if loaded else "all layers fresh")
     )
     checkpoints.save(init_uri, network, wanted)
 
