@@ -3,12 +3,12 @@
     python -m benchmarks.real_data camvid --data ../shared/data
     python -m benchmarks.real_data voc --data ../shared/data
 
-It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py and report.py
-as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16 convolutions, much as the
-plain loop did that it is compared with: one process, whole 480×360 images, mirroring, AdamW 1e-4,
-fc6 and fc7 fresh with 1,024 channels, validated on every second image of val. The plain loop took
-two images a step; here that is an option. ``voc`` trains a few steps at all sizes and checks the
-way, not the score. A run that was trained before and lies in the output folder is not trained again.
+It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py and
+report.py as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16 convolutions, much
+as the plain loop did that it is compared with: one process, whole 480×360 images, mirroring, AdamW
+1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second image of val. The plain loop
+took two images a step; here that is an option. ``voc`` trains a few steps at all sizes and checks
+the way, not the score. A run that lies in the output folder is not trained again.
 """
 
 from __future__ import annotations
