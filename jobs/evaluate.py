@@ -34,6 +34,7 @@ class Evaluate:
 def work(options: Evaluate) -> None:
     """Run the job."""
     labels = open_source(options.labels, layout=options.layout, split=options.split)
+    labels.refuse_inside(options.output)
     with ray_session():
         from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
         from pipelines.score_tables import write_tables  # noqa: PLC0415

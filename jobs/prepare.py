@@ -25,7 +25,7 @@ class Prepare:
     """How the input is laid out; auto looks. pairs: images/ and labels/ with equal names and
     classes.json or classes.txt; archive: any tree of images, without labels."""
     split: str | None = None
-    """Split of a voc or camvid data set, such as train or val."""
+    """Split of a pairs, voc or camvid data set, such as train or val."""
     shard_mb: int = 64
     """Size of a shard in MiB, about."""
 

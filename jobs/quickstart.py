@@ -39,7 +39,7 @@ def work(options: Quickstart) -> None:
     root = storage.parse_uri(options.output)
     for split, count in (("train", options.train_images), ("val", options.val_images)):
         write_scenes(
-            storage.join(root, "scenes", split), images=count, seed=options.seed, split=split
+            _folder(options, "scenes", split), images=count, seed=options.seed, split=split
         )
     say(f"made {options.train_images} + {options.val_images} scenes of {', '.join(CLASSES.names)}")
     with ray_session():
@@ -52,8 +52,8 @@ def work(options: Quickstart) -> None:
 
         shards = {}
         for split in ("train", "val"):
-            scenes = open_source(storage.join(root, "scenes", split), unit_records=UNIT_RECORDS)
-            prepared = prepare(scenes, storage.join(root, "shards", split))
+            scenes = open_source(_folder(options, "scenes", split), unit_records=UNIT_RECORDS)
+            prepared = prepare(scenes, _folder(options, "shards", split))
             shards[split] = open_source(prepared.uri, unit_records=UNIT_RECORDS)
             say(f"prepared {prepared.records} {split} images: {prepared.uri}")
         trained = train(_recipe(options, root), shards["train"], shards["val"], progress=say)
@@ -76,11 +76,19 @@ def work(options: Quickstart) -> None:
     say(f"time:       {time.monotonic() - started:.0f} s")
 
 
+def _folder(options: Quickstart, kind: str, split: str) -> str:
+    """Where the scenes or shards of a split lie; other scenes lie elsewhere."""
+    count = options.train_images if split == "train" else options.val_images
+    return storage.join(
+        storage.parse_uri(options.output), kind, f"{split}-{count}-seed{options.seed}"
+    )
+
+
 def _recipe(options: Quickstart, root: str) -> TrainConfig:
     """A narrow FCN-8s from scratch: small enough for two cores, and not called VGG16."""
     return TrainConfig(
         storage=storage.join(root, "runs"),
-        name=f"seed{options.seed}-epochs{options.epochs}",
+        name=f"{options.train_images}-seed{options.seed}-epochs{options.epochs}",
         network=Network(width=1 / 8, fc_width=128),
         solver=Solver(
             epochs=options.epochs,

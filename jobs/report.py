@@ -4,36 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.options import Layout
+from jobs.evaluate import Evaluate
 from jobs.runtime import ray_session, run_job, say
 from pipelines.sources import open_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Evaluate):
     """Do what evaluate does, and show it: report.html and panel.png beside the tables.
 
     panel.png has input, label and predicted mask side by side, for the worst, the median and the
     best images; report.html has the scores, every class, the confusion and the same images.
     """
 
-    masks: str
-    """Folder or URI that segment printed."""
-    labels: str
-    """Folder or URI of the labelled images: shards, or a layout that prepare reads."""
-    output: str
-    """Folder or URI of the report."""
-    layout: Layout = "auto"
-    """How the labels are laid out; auto looks."""
-    split: str | None = None
-    """Split of the labels, where the layout has splits."""
-    allow_missing: bool = False
-    """Score what there is, though some labels have no mask."""
-
 
 def work(options: Report) -> None:
     """Run the job."""
     labels = open_source(options.labels, layout=options.layout, split=options.split)
+    labels.refuse_inside(options.output)
     with ray_session():
         from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
         from pipelines.report import write_report  # noqa: PLC0415

@@ -21,9 +21,14 @@ EXIT_BAD_INPUT = 2
 EXIT_INCOMPLETE = 3
 EXIT_INFRASTRUCTURE = 4
 EXIT_CODES = """\
-exit codes: 0 done; 1 a defect of this program (a traceback says where); 2 bad input: an option, a
-URI, a data set, a class list or a checkpoint; 3 ended, but part of the input has no result;
-4 infrastructure: the store or the cluster; 130 Ctrl-C; 143 SIGTERM."""
+exit codes:
+
+0 done
+1 a defect of this program (a traceback says where)
+2 bad input: an option, a URI, a data set, a class list, a checkpoint
+3 ended, but part of the input has no result
+4 infrastructure: the store or the cluster
+130 Ctrl-C, 143 SIGTERM"""
 
 Options = TypeVar("Options")
 
@@ -69,7 +74,7 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray.data  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
 
-    from pipelines.cluster import LOCAL_CPUS, physical_cores  # noqa: PLC0415
+    from pipelines.cluster import LOCAL_CPUS, usable_cores  # noqa: PLC0415
 
     if ray.is_initialized():
         yield
@@ -79,11 +84,11 @@ def ray_session() -> Iterator[None]:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
         else:
-            cpus = max(LOCAL_CPUS, physical_cores())
+            cpus = max(LOCAL_CPUS, usable_cores())
             # Loopback: a cluster that only this job uses has no business on the network.
             local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
             ray.init(num_cpus=cpus, **local, **quiet)
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"could not reach or start Ray: {error}") from error
     # Ray has put its own handler in place, which would print a stack and abort on SIGTERM.
     _handle_signals(_stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import PurePosixPath
 
 from fcn_model import FCN, ModelConfig, checkpoint, surgery, weights
@@ -33,12 +32,6 @@ def load(uri: str) -> tuple[FCN, ModelConfig]:
         return checkpoint.from_files(files)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {uri}: {error}") from error
-
-
-def digest(uri: str) -> str:
-    """The model digest that a checkpoint directory states, without reading its weights."""
-    uri = storage.join(storage.parse_uri(uri), "config.json")
-    return str(json.loads(storage.read_bytes(uri))["digest"])
 
 
 def save(uri: str, network: FCN, config: ModelConfig) -> ModelConfig:

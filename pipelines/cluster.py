@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.train import DataConfig
 
-from pipelines.errors import ClusterError
+from pipelines.errors import ClusterError, InputError
 
 LOCAL_CPUS = 8
 """Logical CPUs of a cluster that a job starts for itself: Ray counts one for every actor and task,
@@ -30,12 +30,28 @@ def require_cpus(wanted: int, purpose: str) -> None:
         )
 
 
+def refuse_lost_paths(*uris: str) -> None:
+    """Raise InputError for output that would lie in Ray's copy of a submitted job's folder."""
+    for uri in uris:
+        if "/runtime_resources/working_dir_files/" in uri:
+            raise InputError(
+                f"{uri} lies in Ray's copy of the working directory, which Ray deletes; give a "
+                "submitted job s3:// URIs, or absolute paths on a disk that all nodes share"
+            )
+
+
+def actors_per_node(actors: int) -> int:
+    """How many of the cluster's ``actors`` a node gets, about."""
+    nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+    return -(-actors // max(nodes, 1))
+
+
 def gpus() -> int:
     """GPUs in the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def physical_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -135,6 +135,8 @@ def list_masks(masks_uri: str) -> list[ObjectRef]:
 
 def _one_model(masks_uri: str, keys: Sequence[MaskKeys]) -> str:
     models = sorted({model for part in keys for model in part.models})
+    if not models:
+        raise NotFoundError(f"{masks_uri} holds no mask row; there is nothing to score")
     if len(models) != 1:
         folders = sorted({part.part.uri.rsplit("/", 1)[0] for part in keys})
         raise InputError(
@@ -220,8 +222,7 @@ def _score_all(
                     tuple(ImageScore(**value) for value in json.loads(row["images"])),
                 )
     except ray_data.FAILURES as error:
-        line = str(error).strip().splitlines()[-1]
-        raise ClusterError(f"Ray could not score the masks: {line}") from error
+        raise ClusterError(f"Ray could not score the masks: {ray_data.last_line(error)}") from error
 
 
 def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from fcn_model import Segmenter
-from pipelines import checkpoints
+from pipelines import checkpoints, cluster
 from pipelines.segment_stages import Item, Job, UnitRow, decoded, run_stage
 
 
@@ -24,7 +24,9 @@ class Infer:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu":
             # Ray gives a one-CPU actor one thread.
-            torch.set_num_threads(job.threads)
+            torch.set_num_threads(max(1, cluster.usable_cores() // job.actors_per_node))
+        # fp32 means fp32, or a generation would hold other masks where there are GPUs.
+        torch.backends.cudnn.allow_tf32 = False
         network, config = checkpoints.load(job.checkpoint)
         if config.digest != job.generation.model:
             raise RuntimeError(
@@ -62,5 +64,14 @@ class Infer:
             )
             for index in indices
         ]
-        for index, mask in zip(indices, self.segmenter.batch(pixels), strict=True):
+        try:
+            masks = self.segmenter.batch(pixels)
+        except (torch.OutOfMemoryError, MemoryError):
+            if len(indices) == 1:
+                raise
+            torch.cuda.empty_cache()
+            for index in indices:
+                self._masks(items, [index])
+            return
+        for index, mask in zip(indices, masks, strict=True):
             items[index] = replace(items[index], form="mask", data=mask.tobytes())

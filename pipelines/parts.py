@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcn_model.classes import ClassList
+from fcn_model.errors import FCNError
 from pipelines import storage
 from pipelines.errors import ForeignObjectError
 from pipelines.generation import Generation, PartName
@@ -103,7 +104,9 @@ def _footer(uri: str) -> pq.FileMetaData | None:
     try:
         with storage.open_ranged(ref) as file:
             return pq.ParquetFile(file).metadata
-    except pa.ArrowInvalid:
+    except FCNError:
+        raise  # the store's own errors pass through Arrow unchanged
+    except (pa.ArrowException, OSError):
         return None
 
 

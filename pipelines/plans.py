@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.generation import Generation, part_name, short_hash
+from pipelines.generation import Generation, part_name
 from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
@@ -45,9 +45,10 @@ def plan_units(source: Source, output: str, generation: Generation) -> Plan:
     """The plan of a source under ``output``, extended by what no earlier plan has.
 
     Runs that plan at once agree: one of them wins each number, and the others take its plan over.
+    Raises InputError if ``output`` holds masks of other input.
     """
-    source_id = short_hash(storage.parse_uri(source.uri))
-    folder = storage.join(output, "_fcn", "plan", generation.id, source_id)
+    _claim(source, output, generation)
+    folder = storage.join(output, "_fcn", "plan", generation.id)
     plan = Plan(())
     for number in range(MAX_PLANS):
         uri = storage.join(folder, f"{number:05d}.json")
@@ -69,10 +70,12 @@ def sort_out(plan: Plan, source: Source, parts: Mapping[str, set[str]]) -> Workl
     anew counts as changed as a whole if any part of its old cut is there: rows would be doubled.
     """
     listed = {ref.uri: ref for unit in source.units for ref in unit.objects}
+    present = {part_name(_pinned_to(unit, listed)) for unit in plan.units}
     recut = {
         unit.objects[0].uri
         for unit in plan.superseded
-        if part_name(unit).version in parts.get(part_name(unit).unit, ())
+        if part_name(unit) not in present
+        and part_name(unit).version in parts.get(part_name(unit).unit, ())
     }
     work = Worklist()
     for unit in plan.units:
@@ -87,6 +90,21 @@ def sort_out(plan: Plan, source: Source, parts: Mapping[str, set[str]]) -> Workl
         else:
             work.changed.append(now)
     return work
+
+
+def _claim(source: Source, output: str, generation: Generation) -> None:
+    """Bind a generation under ``output`` to one input: two might overlap, and double records."""
+    names = {"input": source.uri, "layout": source.layout, "split": source.split}
+    mine = json.dumps(names).encode()
+    uri = storage.join(output, "_fcn", "input", f"{generation.id}.json")
+    if storage.create(uri, mine):
+        return
+    theirs = storage.read_bytes(uri)
+    if theirs != mine:
+        raise InputError(
+            f"{output} holds this model's masks of {theirs.decode()}, not of {mine.decode()}; "
+            "another input needs another --output, or records could stand there twice"
+        )
 
 
 def _pinned_to(unit: Unit, listed: Mapping[str, ObjectRef]) -> Unit:

@@ -114,8 +114,7 @@ def _whole(plans: Sequence[ShardPlan], classes: ClassList | None) -> str:
 
 def _present(source: Source, root: str, plans: Sequence[ShardPlan]) -> Mapping[str, ObjectRef]:
     """The objects at the output by name. Raises InputError if they are not this plan's."""
-    if f"{root}/".startswith(f"{source.uri}/"):
-        raise InputError(f"the output {root} lies inside the input {source.uri}; choose another")
+    source.refuse_inside(root)
     if not storage.is_s3(root) and not storage.local_path(root).exists():
         return {}
     present = {storage.relative(ref.uri, root): ref for ref in storage.list_objects(root)}
@@ -185,8 +184,9 @@ def _make_all(
                     raise errors.from_data(row)
                 yield Receipt.from_json(row["receipt"])
     except ray_data.FAILURES as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ClusterError(f"Ray could not make the shards of {root}: {line}") from error
+        raise ClusterError(
+            f"Ray could not make the shards of {root}: {ray_data.last_line(error)}"
+        ) from error
 
 
 def _make_one(table: pa.Table, root: str, classes: ClassList | None) -> pa.Table:

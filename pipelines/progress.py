@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -13,10 +13,17 @@ POLL_SECONDS = 0.5
 
 
 class _Lines:
-    """Ray actor: holds lines until the driver fetches them."""
+    """Ray actor: holds lines until the driver fetches them, and the refusal of bad input."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.refused: dict[str, str] = {}
+
+    def refuse(self, error: dict[str, str]) -> None:
+        self.refused = error
+
+    def refusal(self) -> dict[str, str]:
+        return self.refused
 
     def add(self, line: str) -> None:
         self.lines.append(line)
@@ -52,7 +59,8 @@ def relay(show: Callable[[str], None]) -> Iterator[Any]:
         yield actor
         ended.set()
         thread.join()
-        fetch()
+        with suppress(ray.exceptions.RayError):  # lost lines are no reason to lose the work
+            fetch()
     finally:
         ended.set()
         ray.kill(actor)

@@ -13,6 +13,13 @@ from ray.exceptions import RayError
 FAILURES = (RayError, ExecutionTimeoutError)
 """What a Ray Data execution raises when Ray, and not the code in its workers, has failed."""
 
+NO_PROGRESS_SECONDS = 2 * 3600.0
+"""After how long without any finished unit a job counts as hung. On few cores one unit of large
+images may honestly take an hour; too few logical CPUs, which hang for ever, are refused before."""
+
+BLOCK_BYTES = 128 << 20
+"""Ray's own default, set each time because training sets another for its stream."""
+
 
 def context() -> Any:
     """The driver's Ray Data context, set up for this project; returns it for further settings.
@@ -26,19 +33,14 @@ def context() -> Any:
     settings.enable_progress_bars = False
     settings.verbose_stats_logs = False
     settings.enable_auto_log_stats = False
-    settings.execution_no_progress_timeout_s = no_progress_seconds(
-        ray.cluster_resources().get("CPU", 1.0)
-    )
+    settings.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    settings.target_max_block_size = BLOCK_BYTES
     return settings
 
 
-def no_progress_seconds(cpus: float) -> float:
-    """After how long without any finished unit a job counts as hung.
-
-    Too few logical CPUs make Ray Data wait for ever without a word. On few cores, though, one unit
-    of some hundred images may honestly take half an hour.
-    """
-    return max(600.0, 7200.0 / max(cpus, 1.0))
+def last_line(error: BaseException) -> str:
+    """The last line of a failure's text, which in Ray's is the cause."""
+    return (str(error).strip().splitlines() or [repr(error)])[-1]
 
 
 def one_row_per_block(rows: Sequence[dict[str, Any]]) -> Any:

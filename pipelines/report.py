@@ -122,13 +122,14 @@ def _fetch(
     for key, mean_iu in chosen:
         record = read_unit(labels.units[places[key].unit])[places[key].row]
         assert record.label is not None, "only labelled images are scored"
+        mask = images.decode_label(masks[key], max_pixels=images.MAX_SIDE**2)
         examples.append(
             Example(
                 key=key,
                 mean_iu=mean_iu,
-                image=images.decode_image(record.image),
-                label=images.decode_label(record.label),
-                mask=images.decode_label(masks[key]),
+                image=images.decode_image(record.image, max_pixels=mask.size),
+                label=images.decode_label(record.label, max_pixels=mask.size),
+                mask=mask,
             )
         )
     return examples

@@ -22,11 +22,10 @@ Status = Literal["ok", "error", "no_label"]
 
 @dataclass(frozen=True)
 class MaskKeys:
-    """What the driver needs of a part: its rows' keys and statuses, and the model."""
+    """What the driver needs of a part: its rows' keys, the models and the classes."""
 
     part: ObjectRef
     keys: tuple[str, ...]
-    statuses: tuple[str, ...]
     models: frozenset[str]
     classes: ClassList | None
 
@@ -85,15 +84,14 @@ class PartScore:
 
 
 def read_mask_keys(part: ObjectRef) -> MaskKeys:
-    """Keys, statuses and models of a part, without its masks.
+    """Keys, models and classes of a part, without its masks.
 
     Raises InputError if the file is not a part of masks.
     """
-    table = _read(part, ["key", "status", "model"])
+    table = _read(part, ["key", "model"])
     return MaskKeys(
         part=part,
         keys=tuple(table["key"].to_pylist()),
-        statuses=tuple(table["status"].to_pylist()),
         models=frozenset(table["model"].unique().to_pylist()),
         classes=classes_of(table.schema),
     )
@@ -143,8 +141,9 @@ def _count(
     if label_bytes is None:
         raise InputError(f"image {where} has no label, so its mask cannot be scored")
     try:
-        label = images.decode_label(label_bytes)
-        predicted = images.decode_label(mask)
+        # Masks are our own, of any size that segmentation was told to accept.
+        predicted = images.decode_label(mask, max_pixels=images.MAX_SIDE**2)
+        label = images.decode_label(label_bytes, max_pixels=max(predicted.size, 1))
     except ImageError as error:
         raise InputError(f"the label or mask of image {where} cannot be read: {error}") from error
     images.check_label(label, classes, where)
@@ -166,11 +165,12 @@ def _read(part: ObjectRef, columns: list[str]) -> pa.Table:
     with storage.open_ranged(part) as file:
         try:
             with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True) as parquet:
-                missing = set(MASKS.names) - set(parquet.schema_arrow.names)
-                if missing:
+                found = {field.name: field.type for field in parquet.schema_arrow}
+                wrong = [field.name for field in MASKS if found.get(field.name) != field.type]
+                if wrong:  # also a column of pickled objects, which Ray would load
                     raise InputError(
-                        f"{part.uri} is not a part of masks: it lacks {sorted(missing)}; "
-                        "give the folder that jobs/segment.py printed"
+                        f"{part.uri} is not a part of masks: columns {wrong} are missing or of "
+                        "another type; give the folder that jobs/segment.py printed"
                     )
                 return parquet.read(columns, use_threads=False)
         except pa.ArrowException as error:

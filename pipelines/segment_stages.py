@@ -8,10 +8,9 @@ what goes wrong with the unit travels on as ``failed`` and is reported, uncommit
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +42,7 @@ class Job:
     generation: Generation
     classes: ClassList
     batch_pixels: int
-    threads: int
+    actors_per_node: int
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,3 @@ def run_stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
     if row.failed:
         row.items = []
     row.seconds[name] = round(time.monotonic() - started, 4)
-
-
-def describe_job(job: Job) -> dict[str, Any]:
-    """The job's settings as JSON values, for the run record."""
-    return asdict(job) | {"host_cores": os.cpu_count()}

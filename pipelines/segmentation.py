@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy
 
 from fcn_model import ModelConfig
 from pipelines import checkpoints, cluster, parts, plans, ray_data, storage
-from pipelines.errors import ClusterError, IncompleteError, NotFoundError
+from pipelines.errors import ClusterError, IncompleteError, InputError, NotFoundError
 from pipelines.generation import Generation, PartName, data_uri, part_name
 from pipelines.inference import Infer
 from pipelines.segment_settings import SegmentConfig
@@ -65,6 +65,10 @@ def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> Seg
     """
     started = time.monotonic()
     output = storage.parse_uri(config.output)
+    source.refuse_inside(output)
+    cluster.refuse_lost_paths(output)
+    if not source.units:
+        raise InputError(f"{source.uri} holds no image")
     _, model = checkpoints.load(config.checkpoint)
     generation = Generation(
         model=model.digest,
@@ -133,7 +137,7 @@ def _job(config: SegmentConfig, output: str, generation: Generation, model: Mode
         generation=generation,
         classes=model.classes,
         batch_pixels=config.batch_pixels,
-        threads=max(1, cluster.physical_cores() // config.num_actors),
+        actors_per_node=cluster.actors_per_node(config.num_actors),
     )
 
 
@@ -173,7 +177,7 @@ def _run(
             return list(_receipts(dataset, len(todo), progress))
         except ray_data.FAILURES as error:
             raise ClusterError(
-                f"Ray could not go on: {str(error).strip().splitlines()[-1]}. Finished units stay "
+                f"Ray could not go on: {ray_data.last_line(error)}. Finished units stay "
                 f"in {data_uri(job.output, job.generation)}; run the same command again"
             ) from error
 
@@ -214,14 +218,24 @@ def _verify(
             result.failed[unit.identity] = f"it has {len(have)} parts, of versions {sorted(have)}"
         elif have:
             expected[found[PartName(name.unit, *have)]] = unit
-        elif unit.identity not in result.changed:
-            result.failed[unit.identity] = reasons.get(unit.identity) or "its worker was lost"
+        else:
+            result.failed[unit.identity] = reasons.get(unit.identity) or _why_missing(unit, work)
+    result.changed = [name for name in result.changed if name not in result.failed]
     with ThreadPoolExecutor(16) as pool:
         rows = pool.map(parts.count_rows, expected)
     for (uri, unit), count in zip(expected.items(), rows, strict=True):
         result.records += count
-        if unit.records not in (None, count) and unit.identity not in result.changed:
-            result.failed[unit.identity] = f"{uri} has {count} rows for {unit.records} records"
+        # How many records a tar has is known only to who read it, and stands in the footer.
+        known = unit.records
+        records = (parts.read_identity(uri) or {}).get("records") if known is None else known
+        if records != count and unit.identity not in result.changed:
+            result.failed[unit.identity] = f"{uri} has {count} rows for {records} records"
+
+
+def _why_missing(unit: Unit, work: plans.Worklist) -> str:
+    if unit in work.changed:
+        return "its shard was uploaded anew when a part of it was done; use another --output"
+    return "no part appeared, though its work was given out; do all nodes share the output's disk?"
 
 
 def _explain(result: SegmentResult) -> str:
@@ -229,7 +243,7 @@ def _explain(result: SegmentResult) -> str:
     if result.failed:
         shown = list(result.failed.items())[:SHOWN]
         lines.append(
-            f"{len(result.failed)} of {result.units} units have no masks: "
+            f"{len(result.failed)} of {result.units} units are not as they should be: "
             + "; ".join(f"{unit}: {why}" for unit, why in shown)
             + (" …" if len(result.failed) > SHOWN else "")
         )

@@ -45,12 +45,20 @@ class Source:
     layout: Layout
     classes: ClassList | None
     units: tuple[Unit, ...]
+    split: str | None = None
 
     @property
     def records(self) -> int | None:
         """How many images it has, if that is known without reading it."""
         counts = [unit.records for unit in self.units]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def refuse_inside(self, output: str) -> None:
+        """Raise InputError if ``output`` lies inside the input, which it would then change."""
+        if f"{storage.parse_uri(output)}/".startswith(f"{self.uri}/"):
+            raise InputError(
+                f"the output {output} lies inside the input {self.uri}; choose another"
+            )
 
 
 def open_source(
@@ -82,7 +90,7 @@ def open_source(
     if layout in _FOLDERS:
         listing = _FOLDERS[layout](tree, split)
         units = _raw_units(listing.samples, unit_records, unit_bytes)
-        return Source(root, layout, listing.classes, tuple(units))
+        return Source(root, layout, listing.classes, tuple(units), split)
     if split is not None:
         raise InputError(f"{root} has layout {layout}, which has no splits; split is {split!r}")
     if layout == "tar":

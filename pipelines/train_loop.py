@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train.torch
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ from fcn_model.losses import summed_cross_entropy
 from fcn_model.solver import parameter_groups
 from pipelines import checkpoints, cluster, storage
 from pipelines.augment import Batch, augment, collate
-from pipelines.errors import InputError
+from pipelines.errors import InputError, as_data, from_data
 from pipelines.ingest import Pair, pairs_of
 from pipelines.train_settings import Solver, TrainConfig
 
@@ -66,7 +67,21 @@ class Run:
 
 
 def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's per-worker function: resume or start, then train to the last epoch."""
+    """Ray Train's per-worker function: resume or start, then train to the last epoch.
+
+    Ray starts lost workers anew, and would do so after bad input too, which fails the same way
+    each time: such an error is left with the driver's relay, and ends every further attempt.
+    """
+    if said := ray.get(settings["lines"].refusal.remote()):
+        raise from_data(said)
+    try:
+        return _run(settings)
+    except InputError as error:
+        ray.get(settings["lines"].refuse.remote(as_data(error)))
+        raise
+
+
+def _run(settings: dict[str, Any]) -> dict[str, Any]:
     run = _start(settings)
     resumed_from = _resume(run, ray.train.get_checkpoint())
     train_rows = ray.train.get_dataset_shard("train")
@@ -76,6 +91,8 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
         loss = _train_epoch(run, train_rows)
         trained = time.monotonic()
         confusion = validate(run, val_rows)
+        if not confusion.counts.any():
+            raise InputError("no validation image has a pixel that is not void; give another --val")
         run.epoch += 1
         metrics = {
             "epoch": run.epoch,
@@ -103,7 +120,7 @@ def _start(settings: dict[str, Any]) -> Run:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         # Ray gives a one-CPU worker one thread; share the machine's cores among its workers.
-        torch.set_num_threads(max(1, cluster.physical_cores() // context.get_local_world_size()))
+        torch.set_num_threads(max(1, cluster.usable_cores() // context.get_local_world_size()))
     torch.manual_seed(config.solver.seed + context.get_world_rank())
     network.to(device).to(memory_format=torch.channels_last)
     return Run(
@@ -140,7 +157,19 @@ def _resume(run: Run, latest: Any) -> int:
         data = (Path(directory) / STATE_FILE).read_bytes()
     state = torch.load(io.BytesIO(data), map_location=run.device, weights_only=True)
     run.network.load_state_dict(network.state_dict())
+    if state["kind"] != run.solver.optimizer:
+        raise InputError(
+            f"the run was trained with {state['kind']} and cannot go on with "
+            f"{run.solver.optimizer}; choose another --name to start anew"
+        )
+    # Only the moments are restored: rates and decays are those that were asked for this time.
+    asked = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in run.optimizer.param_groups
+    ]
     run.optimizer.load_state_dict(state["optimizer"])
+    for group, settings in zip(run.optimizer.param_groups, asked, strict=True):
+        group.update(settings)
     run.epoch, run.images = state["epoch"], state["images"]
     run.history = state["history"]
     run.say(f"resumed after epoch {run.epoch}")
@@ -247,9 +276,8 @@ def validate(run: Run, rows: Any) -> Confusion:
     run.network.eval()
     classes = run.config.classes
     confusion = Confusion(len(classes))
-    for table in rows.iter_batches(
-        batch_size=run.solver.batch_size, batch_format="pyarrow", prefetch_batches=2
-    ):
+    # One by one: whole images may be much larger than the windows that training sees.
+    for table in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
         batch = collate(pairs_of(table), run.config.normalization, classes.void_id)
         images = batch.images_N3HW.to(run.device, memory_format=torch.channels_last)
         with torch.inference_mode(), run.autocast():
@@ -276,6 +304,7 @@ def _report(run: Run, metrics: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         checkpoint.save(Path(directory), run.network, run.config)
         state = {
+            "kind": run.solver.optimizer,
             "optimizer": run.optimizer.state_dict(),
             "epoch": run.epoch,
             "images": run.images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +20,8 @@ class Network:
     head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
     """fcn32s predicts at stride 32; fcn16s adds pool4, fcn8s adds pool4 and pool3."""
     init: str | None = None
-    """Start weights: a torchvision VGG16 state dict (.pth, .safetensors, .npz) or a checkpoint
-    directory, by path or URI, or VGG16_Weights.IMAGENET1K_V1 where there is internet."""
+    """Start weights by path or URI: a torchvision VGG16 state dict (.pth, .safetensors, .npz), or a
+    checkpoint directory; or a torchvision name, VGG16_Weights.IMAGENET1K_V1, given internet."""
     normalization: Literal["torchvision", "caffe"] = "torchvision"
     """How the start weights saw their images. A checkpoint directory brings its own."""
     width: float = 1.0
@@ -87,6 +88,13 @@ class TrainConfig:
     num_workers: int = 1
     """Data-parallel workers."""
     use_gpu: bool | None = None
-    """One GPU per worker. By default: if the cluster has any."""
+    """One GPU per worker. By default: if the cluster has GPUs."""
     shuffle_buffer: int = 128
     """Images from which a worker draws the next batch at random."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "shuffle_buffer"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise InputError(f"name must be letters, digits and . _ -, got {self.name!r}")

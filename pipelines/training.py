@@ -22,9 +22,9 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from fcn_model import ModelConfig, NetworkSpec, Normalization, build, normalize
+from fcn_model import ClassList, ModelConfig, NetworkSpec, Normalization, build, normalize
 from fcn_model.errors import FCNError
-from pipelines import checkpoints, cluster, ingest, storage
+from pipelines import checkpoints, cluster, ingest, ray_data, storage
 from pipelines.errors import ClusterError, InputError
 from pipelines.progress import relay
 from pipelines.sources import Source
@@ -54,8 +54,12 @@ def train(
     ClusterError if the cluster cannot run it.
     """
     run_uri = storage.join(storage.parse_uri(config.storage), config.name)
+    cluster.refuse_lost_paths(run_uri)
     use_gpu = _use_gpu(config)
     _check_same_classes(train_source, val_source)
+    for source in (train_source, val_source):
+        if not source.units or source.records == 0:
+            raise InputError(f"{source.uri} holds no image; training and validation need some")
     prepare_start(config, train_source, run_uri, progress)
     filesystem, path = storage.arrow_filesystem(storage.parse_uri(config.storage))
     if not storage.is_s3(run_uri):
@@ -80,10 +84,12 @@ def train(
         },
         dataset_config=cluster.EveryRow(),
     )
+    # Ray's own handler would end a stopped job with exit code 0, and stay in place afterwards.
+    trainer._register_sigint_handler = lambda _controller: None
     with relay(progress) as loop_config["lines"]:
         try:
             result = trainer.fit()
-        except TrainingFailedError as error:
+        except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
     return _publish(result, run_uri, progress)
 
@@ -94,18 +100,20 @@ def prepare_start(config: TrainConfig, source: Source, run_uri: str, progress: P
     Workers load it from there, so that a resumed run never depends on the original file again.
     Raises InputError if the run exists with another network or other classes.
     """
-    wanted = model_config(config, source)
     init_uri = storage.join(run_uri, "init")
     if storage.stat(storage.join(init_uri, "config.json")) is not None:
         _, started = checkpoints.load(init_uri)
-        if (started.spec, started.classes) != (wanted.spec, wanted.classes):
+        classes = ingest.classes_of(source)
+        spec = network_spec(config, classes)
+        if (started.spec, started.classes) != (spec, classes):
             raise InputError(
                 f"run {run_uri} was started with another network or other classes "
                 f"({started.spec.name}, {len(started.classes)} classes, against "
-                f"{wanted.spec.name}, {len(wanted.classes)}); choose another --name to start anew"
+                f"{spec.name}, {len(classes)}); choose another --name to start anew"
             )
         progress(f"resuming run {run_uri}")
         return
+    wanted = model_config(config, source)
     network = build(wanted.spec, seed=config.solver.seed)
     loaded: list[str] = []
     if config.network.init is not None:
@@ -123,14 +131,22 @@ def prepare_start(config: TrainConfig, source: Source, run_uri: str, progress: P
 def model_config(config: TrainConfig, source: Source) -> ModelConfig:
     """The network, classes and normalization that the run will have."""
     classes = ingest.classes_of(source)
-    spec = NetworkSpec(
+    return ModelConfig(
+        spec=network_spec(config, classes),
+        classes=classes,
+        normalization=_normalization(config.network),
+    )
+
+
+def network_spec(config: TrainConfig, classes: ClassList) -> NetworkSpec:
+    """The network that the settings ask for."""
+    return NetworkSpec(
         num_classes=len(classes),
         head=config.network.head,
         width=config.network.width,
         fc_width=config.network.fc_width,
         skip_scales=config.network.skip_scales,
     )
-    return ModelConfig(spec=spec, classes=classes, normalization=_normalization(config.network))
 
 
 def _normalization(network: Network) -> Normalization:
@@ -153,7 +169,7 @@ def _check_same_classes(train_source: Source, val_source: Source) -> None:
 def _use_gpu(config: TrainConfig) -> bool:
     """Whether to train on GPUs. Raises ClusterError if the cluster is too small."""
     gpus = cluster.gpus()
-    use_gpu = gpus >= config.num_workers if config.use_gpu is None else config.use_gpu
+    use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     if use_gpu and gpus < config.num_workers:
         raise ClusterError(
             f"{config.num_workers} workers with a GPU each were asked for, the cluster has {gpus}"
@@ -172,7 +188,7 @@ def _plain(error: Exception) -> Exception:
             if isinstance(cause, FCNError):
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
-    return ClusterError(f"training stopped: {str(error).strip()}")
+    return ClusterError(f"training stopped: {ray_data.last_line(error)}")
 
 
 def _publish(result: Any, run_uri: str, progress: Progress) -> TrainResult:

@@ -44,11 +44,11 @@ def write_scenes(root: str, *, images: int, seed: int, split: str) -> None:
     They lie at ``images/NAME.jpg`` and ``labels/NAME.png`` (palette PNG of class ids), with
     ``classes.json`` beside the two folders. The same ``seed`` and ``split`` give the same scenes
     again, and the first n of a longer series are those of a shorter one; another split gives
-    others. What lies there under the same names is replaced. Raises StoreError.
+    others. What lies there under the same names and differs is replaced. Raises StoreError.
     """
     root = storage.parse_uri(root)
     listed = json.dumps(CLASSES.to_dict(), indent=1).encode()
-    storage.replace(storage.join(root, "classes.json"), listed)
+    _put(storage.join(root, "classes.json"), listed)
     for index in range(images):
         rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
         height, width = (int(side) for side in rng.integers(*SIDES, size=2, endpoint=True))
@@ -56,9 +56,15 @@ def write_scenes(root: str, *, images: int, seed: int, split: str) -> None:
         name = f"{split}-{index:04d}"
         photo = io.BytesIO()
         Image.fromarray(image).save(photo, "JPEG", quality=JPEG_QUALITY)
-        storage.replace(storage.join(root, "images", f"{name}.jpg"), photo.getvalue())
+        _put(storage.join(root, "images", f"{name}.jpg"), photo.getvalue())
         mask = codecs.encode_label(label, CLASSES)
-        storage.replace(storage.join(root, "labels", f"{name}.png"), mask)
+        _put(storage.join(root, "labels", f"{name}.png"), mask)
+
+
+def _put(uri: str, data: bytes) -> None:
+    """Write it unless it is there already: a new time would count as a new version."""
+    if not storage.create(uri, data) and storage.read_bytes(uri) != data:
+        storage.replace(uri, data)
 
 
 def scene(

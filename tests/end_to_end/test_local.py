@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import tarfile
 
 import numpy as np
 import pyarrow.dataset as pads
@@ -142,6 +144,34 @@ def test_every_record_of_an_archive_is_a_mask_or_an_error_row(ray_session, root,
     assert len(_table(result.masks)) == 10
 
 
+def test_tars_are_segmented_and_trained_on_like_shards(ray_session, tmp_path):
+    write_scenes(str(tmp_path / "raw"), images=4, seed=1, split="x")
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    with tarfile.open(tars / "a.tar", "w") as tar:
+        for file in sorted((tmp_path / "raw").glob("*/*")):
+            tar.add(file, file.name)
+    shutil.copy(tmp_path / "raw/classes.json", tars)
+    save_checkpoint(tmp_path / "checkpoint")
+    source, raw = open_source(str(tars)), open_source(str(tmp_path / "raw"))
+    tables = {}
+    for name, given in (("tar", source), ("raw", raw)):
+        config = SegmentConfig(
+            checkpoint=str(tmp_path / "checkpoint"), output=str(tmp_path / f"out-{name}")
+        )
+        result = segment(config, given, progress=_quiet)
+        assert (result.records, result.errors) == (4, 0)
+        tables[name] = {row["key"]: row["mask"]["bytes"] for row in _table(result.masks)}
+    assert tables["tar"] == tables["raw"]
+    training = TrainConfig(
+        storage=str(tmp_path / "runs"),
+        name="tar",
+        network=Network(width=1 / 16, fc_width=16),
+        solver=Solver(epochs=1, crop=(64, 64), loss="mean", lr=1e-3, momentum=0.9),
+    )
+    assert train(training, source, source, progress=_quiet).history[0]["images"] == 4
+
+
 def test_a_unit_that_cannot_be_read_is_named_and_the_others_are_kept(ray_session, root, tmp_path):
     save_checkpoint(tmp_path / "checkpoint")
     write_scenes(storage.join(root, "raw"), images=4, seed=1, split="x")
@@ -180,11 +210,11 @@ def test_masks_open_as_images_in_hugging_face_datasets_and_as_plain_parquet(ray_
     )
     folder = storage.local_path(result.masks)
     loaded = datasets.load_dataset(
-        "parquet", data_dir=str(folder), split="train", cache_dir=str(tmp_path / "cache")
+        "parquet", data_dir=str(folder.parent), split="train", cache_dir=str(tmp_path / "cache")
     )
     masks = {row["key"]: row["mask"] for row in loaded}
     assert masks["broken.jpg"] is None
-    table = pads.dataset(folder).to_table()
+    table = pads.dataset(folder.parent).to_table()  # as the README has it
     for row in table.to_pylist():
         if row["status"] == "ok":
             mask = np.asarray(masks[row["key"]])

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines.datasets.scenes import write_scenes
 from tests.support.tiny import save_checkpoint
 
 pytestmark = pytest.mark.ray
@@ -78,3 +79,27 @@ def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tm
     )
     assert keys == dict.fromkeys((f"{index:03d}.png" for index in range(IMAGES)), 1)
     assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_training_that_is_interrupted_ends_with_the_signals_exit_code(tmp_path):
+    write_scenes(str(tmp_path / "scenes"), images=12, seed=1, split="x")
+    command = [sys.executable, "jobs/train.py", "--name", "long", "--epochs", "100000"]
+    command += ["--train", tmp_path / "scenes", "--val", tmp_path / "scenes"]
+    command += ["--storage", tmp_path / "runs", "--width", "0.0625", "--fc-width", "16"]
+    with (tmp_path / "log").open("w+") as log:
+        job = subprocess.Popen(
+            [str(part) for part in command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + 120
+        while "epoch 1/" not in (tmp_path / "log").read_text():
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        family = psutil.Process(job.pid).children(recursive=True)
+        job.send_signal(signal.SIGINT)
+        assert job.wait(30) == 128 + signal.SIGINT
+        _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive, "processes of the stopped job still run"
+    text = (tmp_path / "log").read_text()
+    assert "Traceback" not in text
+    assert text.rstrip().endswith("run the same command again to continue")

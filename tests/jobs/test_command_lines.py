@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import shutil
 import sys
 
 import pytest
@@ -48,9 +50,10 @@ def test_help_explains_every_option_and_the_exit_codes(monkeypatch, capsys, job)
 
 
 def test_a_typo_suggests_the_option(monkeypatch, capsys):
-    code, _, err = run(monkeypatch, capsys, "segment", "--imput", "x", "--checkpoint", "c")
+    arguments = ["--input", "x", "--checkpoint", "c", "--output", "o", "--num-actor", "2"]
+    code, _, err = run(monkeypatch, capsys, "segment", *arguments)
     assert code == 2
-    assert "--input" in err
+    assert "--num-actors" in err.split("Perhaps you meant")[1]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_a_bad_uri_is_one_line_that_quotes_it(monkeypatch, capsys, tmp_path, uri
     code, _, err = run(monkeypatch, capsys, "prepare", "--input", uri, "--output", tmp_path / "out")
     assert code == runtime.EXIT_BAD_INPUT
     assert err.count("\n") == 1
-    assert pytest.importorskip("re").search(text, err)
+    assert re.search(text, err)
 
 
 @pytest.mark.s3
@@ -76,6 +79,30 @@ def test_a_missing_bucket_is_bad_input_and_a_wrong_secret_is_not(monkeypatch, ca
     code, _, err = run(monkeypatch, capsys, *arguments, "s3://no-such-bucket/x")
     assert (code, err.count("\n")) == (runtime.EXIT_BAD_INPUT, 1)
     assert "no-such-bucket" in err
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    code, _, err = run(monkeypatch, capsys, *arguments, s3.uri())
+    assert (code, err.count("\n")) == (runtime.EXIT_INFRASTRUCTURE, 1)
+    assert "access denied" in err
+
+
+@pytest.mark.ray
+def test_labels_without_a_mask_are_an_incomplete_job(
+    monkeypatch, capsys, ray_session, scenes, checkpoint, tmp_path
+):
+    half = tmp_path / "half"
+    shutil.copytree(scenes, half)
+    for path in (*half.glob("images/*1.jpg"), *half.glob("labels/*1.png")):
+        path.unlink()
+    arguments = ["--checkpoint", checkpoint, "--output", tmp_path / "out"]
+    code, out, _ = run(monkeypatch, capsys, "segment", "--input", half, *arguments)
+    assert code == 0, out
+    arguments = ["--masks", tmp_path / "out", "--output", tmp_path / "scores", "--labels"]
+    code, _, err = run(monkeypatch, capsys, "evaluate", *arguments, scenes)
+    assert (code, err.count("\n")) == (runtime.EXIT_INCOMPLETE, 1)
+    assert "1 of 3 labels" in err
+    code, out, _ = run(monkeypatch, capsys, "evaluate", *arguments, scenes, "--allow-missing")
+    assert code == 0
+    assert "2 images scored" in out
 
 
 def test_a_class_list_that_repeats_a_name_is_named(monkeypatch, capsys, scenes, tmp_path):

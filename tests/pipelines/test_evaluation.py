@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -196,3 +199,23 @@ def test_masks_of_other_classes_are_not_compared(ray_session, tmp_path):
     _write_part(folder, 0, [("i0", np.zeros((6, 9), np.uint8))])
     with pytest.raises(InputError, match=r"'sky', 'road', 'car'.*'car', 'road', 'sky'"):
         evaluate(folder, open_source(storage.join(root, "data")))
+
+
+def test_a_part_with_a_column_of_pickled_objects_is_refused_and_runs_nothing(tmp_path):
+    from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
+
+    class Attack:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    columns = {name: pa.array([""]) for name in MASKS.names}
+    columns["key"] = ArrowPythonObjectArray.from_objects([Attack()])
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    uri = storage.parse_uri(str(tmp_path / "part.parquet"))
+    storage.create(uri, file.getvalue())
+    ref = storage.stat(uri)
+    assert ref is not None
+    with pytest.raises(InputError, match="'key'"):
+        read_mask_keys(ref)
+    assert not (tmp_path / "ran").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.errors import InputError
 from pipelines.generation import Generation, part_name
 from pipelines.plans import plan_units, sort_out
 from pipelines.sources import Source, open_source
@@ -110,6 +111,24 @@ def test_a_shard_uploaded_anew_is_cut_anew_only_while_nothing_of_it_is_done(tmp_
     work = sort_out(plan, source, _parts(*old.units[:finished]))
     assert len(work.changed) == (2 if finished else 0)
     assert len(work.todo) == (0 if finished else 2)
+
+
+def test_a_shard_put_back_as_it_was_is_done_again_as_before(tmp_path):
+    first, second = (_shards(tmp_path, (0, 4), (4, 8), etag=etag) for etag in ("e1", "e2"))
+    old = plan_units(first, tmp_path.as_uri(), GENERATION)
+    plan_units(second, tmp_path.as_uri(), GENERATION)
+    plan = plan_units(first, tmp_path.as_uri(), GENERATION)
+    work = sort_out(plan, first, _parts(*old.units))
+    assert (len(work.done), work.todo, work.changed) == (2, [], [])
+
+
+def test_other_input_needs_another_output(tmp_path):
+    archive, output = tmp_path / "archive", tmp_path / "out"
+    _images(archive, ["a"])
+    _images(archive / "b", ["c"])
+    _plan(archive, output)
+    with pytest.raises(InputError, match=r"archive/b.*another --output"):
+        _plan(archive / "b", output)
 
 
 def test_what_was_done_from_the_newer_version_stays_done(tmp_path):

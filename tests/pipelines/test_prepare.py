@@ -174,18 +174,12 @@ def test_each_row_is_a_block_and_settings_fail_loudly() -> None:
     settings = ray_data.context()
     assert settings.max_errored_blocks == 0
     assert not settings.enable_progress_bars
-    assert 600 <= settings.execution_no_progress_timeout_s <= 3600
+    assert settings.execution_no_progress_timeout_s == ray_data.NO_PROGRESS_SECONDS
     dataset = ray_data.one_row_per_block([{"unit": str(index)} for index in range(7)])
     sizes = [
         batch.num_rows for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     ]
     assert sizes == [1] * 7
-
-
-def test_patience_falls_with_the_size_of_the_cluster() -> None:
-    waits = [ray_data.no_progress_seconds(cpus) for cpus in (0, 2, 8, 64, 1000)]
-    assert waits == sorted(waits, reverse=True)
-    assert min(waits) == 600
 
 
 def test_a_defect_in_a_worker_is_one_line_and_no_traceback(tmp_path: Path) -> None:

@@ -107,3 +107,12 @@ def test_a_longer_series_starts_with_the_shorter_one_and_splits_share_nothing(tm
     photos = {storage.read_bytes(ref.uri) for key, ref in val.items() if key.endswith(".jpg")}
     assert len(photos) == 3
     assert not photos & set(data.values())
+
+
+def test_making_the_same_scenes_again_leaves_every_version_as_it_was(tmp_path):
+    write_scenes(str(tmp_path), images=3, seed=1, split="x")
+    before = open_source(str(tmp_path)).units
+    write_scenes(str(tmp_path), images=3, seed=1, split="x")
+    assert open_source(str(tmp_path)).units == before
+    write_scenes(str(tmp_path), images=3, seed=2, split="x")
+    assert open_source(str(tmp_path)).units != before

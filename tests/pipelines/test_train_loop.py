@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +135,38 @@ def test_a_batch_is_zero_and_void_outside_each_image():
         assert (inside.permute(1, 2, 0).numpy() == pair.image).all()
         assert batch.images_N3HW[index].sum() == inside.sum()
         assert (batch.labels_NHW[index] != 255).sum() == (pair.label != 255).sum()
+
+
+class _Checkpoint:
+    """What Ray Train hands over: a directory."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    @contextmanager
+    def as_directory(self):
+        yield self.directory
+
+
+def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.train.report", lambda metrics, **_: None)
+    monkeypatch.setattr(
+        "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
+    )
+    first = _run(Solver(lr=1e-9, precision="fp32"))
+    first.lines = SimpleNamespace(add=SimpleNamespace(remote=lambda _: None))
+    train_step(first, PAIRS, 0.0)
+    first.epoch = 1
+    train_loop._report(first, {})
+    second = _run(Solver(lr=1e-12, momentum=0.5, weight_decay=0.25, precision="fp32"))
+    second.lines = first.lines
+    assert train_loop._resume(second, _Checkpoint(tmp_path / "c")) == 1
+    group = second.optimizer.param_groups[0]
+    assert (group["base_lr"], group["momentum"], group["weight_decay"]) == (1e-12, 0.5, 0.25)
+    for mine, theirs in zip(second.network.parameters(), first.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        moment = second.optimizer.state[mine]["momentum_buffer"]
+        assert torch.equal(moment, first.optimizer.state[theirs]["momentum_buffer"])
+    third = _run(Solver(optimizer="adamw", lr=1e-4))
+    with pytest.raises(InputError, match="trained with sgd and cannot go on with adamw"):
+        train_loop._resume(third, _Checkpoint(tmp_path / "c"))
