@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
-from pipelines.sources import open_source
+from pipelines.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from pipelines.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +35,26 @@ class Evaluate:
     """Score what there is, though some labels have no mask."""
 
 
-def work(options: Evaluate) -> None:
-    """Run the job."""
+def score(options: Evaluate) -> tuple[Evaluation, Source]:
+    """Evaluate, write the tables and show the scores; returns them and the labels."""
     labels = open_source(options.labels, layout=options.layout, split=options.split)
     labels.refuse_inside(options.output)
     with ray_session():
         from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
         from pipelines.score_tables import write_tables  # noqa: PLC0415
 
-        evaluation = evaluate(options.masks, labels, allow_missing=options.allow_missing)
+        evaluation = evaluate(
+            options.masks, labels, allow_missing=options.allow_missing, on_progress=say
+        )
         write_tables(evaluation, options.output)
     say(evaluation.to_text())
     say(f"tables: {options.output}")
+    return evaluation, labels
+
+
+def work(options: Evaluate) -> None:
+    """Run the job."""
+    score(options)
 
 
 def main() -> None:

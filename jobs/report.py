@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.evaluate import Evaluate
-from jobs.runtime import ray_session, run_job, say
-from pipelines.sources import open_source
+from jobs.evaluate import Evaluate, score
+from jobs.runtime import run_job, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +19,10 @@ class Report(Evaluate):
 
 def work(options: Report) -> None:
     """Run the job."""
-    labels = open_source(options.labels, layout=options.layout, split=options.split)
-    labels.refuse_inside(options.output)
-    with ray_session():
-        from pipelines.evaluation import evaluate  # noqa: PLC0415  (Ray, too)
-        from pipelines.report import write_report  # noqa: PLC0415
-        from pipelines.score_tables import write_tables  # noqa: PLC0415
+    evaluation, labels = score(options)
+    from pipelines.report import write_report  # noqa: PLC0415  (imports Ray)
 
-        evaluation = evaluate(options.masks, labels, allow_missing=options.allow_missing)
-        write_tables(evaluation, options.output)
-        written = write_report(evaluation, labels, options.output)
-    say(evaluation.to_text())
-    for name, uri in written.items():
+    for name, uri in write_report(evaluation, labels, options.output).items():
         say(f"{name}: {uri}")
 
 
