@@ -33,12 +33,8 @@ exit codes:
 Options = TypeVar("Options")
 
 
-class _Stopped(BaseException):
-    """A signal asked the job to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+_received: list[int] = []
+"""The signal that asked the job to end."""
 
 
 def run_job(options: type[Options], work: Callable[[Options], None]) -> NoReturn:
@@ -56,9 +52,10 @@ def run_job(options: type[Options], work: Callable[[Options], None]) -> NoReturn
         work(parsed)
     except FCNError as error:
         _end(_exit_code(error), f"error: {error}")
-    except _Stopped as stopped:
-        name = signal.Signals(stopped.number).name
-        _end(128 + stopped.number, f"stopped by {name}; run the same command again to continue")
+    except KeyboardInterrupt:
+        number = _received[0] if _received else signal.SIGINT
+        name = signal.Signals(number).name
+        _end(128 + number, f"stopped by {name}; run the same command again to continue")
     sys.exit(0)
 
 
@@ -108,7 +105,8 @@ def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn] | signa
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     del frame
     _handle_signals(signal.SIG_IGN)  # a second signal must not cut the clean-up
-    raise _Stopped(number)
+    _received.append(number)
+    raise KeyboardInterrupt  # the one exception that gets through where Ray waits in its C++ core
 
 
 def _exit_code(error: FCNError) -> int:

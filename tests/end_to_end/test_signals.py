@@ -81,7 +81,8 @@ def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tm
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
-def test_training_that_is_interrupted_ends_with_the_signals_exit_code(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_training_that_is_stopped_ends_with_the_signals_exit_code(tmp_path, number):
     write_scenes(str(tmp_path / "scenes"), images=12, seed=1, split="x")
     command = [sys.executable, "jobs/train.py", "--name", "long", "--epochs", "100000"]
     command += ["--train", tmp_path / "scenes", "--val", tmp_path / "scenes"]
@@ -96,8 +97,8 @@ def test_training_that_is_interrupted_ends_with_the_signals_exit_code(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         family = psutil.Process(job.pid).children(recursive=True)
-        job.send_signal(signal.SIGINT)
-        assert job.wait(30) == 128 + signal.SIGINT
+        job.send_signal(number)
+        assert job.wait(30) == 128 + number
         _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "processes of the stopped job still run"
     text = (tmp_path / "log").read_text()
