@@ -115,14 +115,15 @@ def camvid(options: Benchmark, root: str) -> None:
 def voc(options: Benchmark, root: str) -> None:
     """Ingest the subset, train on small windows, segment and score val at all its sizes."""
     folder = options.data / "voc2012_subset"
-    with first(folder, 10) as few:
-        _job("prepare", "--input", few, "--split", "val", "--output", f"{root}/few")
+    for split, count in (("train", 60), ("val", 10)):
+        with first(folder, split, count) as few:
+            _job("prepare", "--input", few, "--split", split, "--output", f"{root}/few-{split}")
     for split in ("train", "val"):
         _job("prepare", "--input", folder, "--split", split, "--output", f"{root}/{split}")
     _train(
         options,
         root,
-        *["--train", f"{root}/train", "--val", f"{root}/few"],
+        *["--train", f"{root}/few-train", "--val", f"{root}/few-val"],
         *["--fc-width", 256, "--epochs", options.epochs or 1, "--crop", 64, 64],
     )
     score = _segment_and_score(options, root)
@@ -142,10 +143,10 @@ def every_second(folder: Path, split: str) -> tempfile.TemporaryDirectory[str]:
     return holder
 
 
-def first(folder: Path, count: int) -> tempfile.TemporaryDirectory[str]:
-    """A VOC folder with the first images of val."""
+def first(folder: Path, split: str, count: int) -> tempfile.TemporaryDirectory[str]:
+    """A VOC folder with the first images of a split."""
     holder = tempfile.TemporaryDirectory()
-    listed = Path("ImageSets/Segmentation/val.txt")
+    listed = Path(f"ImageSets/Segmentation/{split}.txt")
     names = (folder / listed).read_text().split()[:count]
     (Path(holder.name) / listed.parent).mkdir(parents=True)
     (Path(holder.name) / listed).write_text("\n".join(names))

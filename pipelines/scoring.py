@@ -143,7 +143,8 @@ def _count(
     try:
         # Masks are our own, of any size that segmentation was told to accept.
         predicted = images.decode_label(mask, max_pixels=images.MAX_SIDE**2)
-        label = images.decode_label(label_bytes, max_pixels=max(predicted.size, 1))
+        limit = max(predicted.size, images.DEFAULT_MAX_PIXELS)
+        label = images.decode_label(label_bytes, max_pixels=limit)
     except ImageError as error:
         raise InputError(f"the label or mask of image {where} cannot be read: {error}") from error
     images.check_label(label, classes, where)
