@@ -5,9 +5,9 @@
 
 It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py,
 evaluate.py and report.py as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16
-convolutions, much as the plain loop did that it is compared with: one process, whole 480×360
-images, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second
-image of val. The plain loop took two images a step; here that is an option. ``voc`` trains on 64×64
+convolutions, much as the plain loop did that it is compared with: one process, two whole
+480×360 images a step, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second
+image of val. ``voc`` trains on 64×64
 windows, segments val at all its sizes, and checks the way, not the score. A run that lies in the
 output folder is not trained again.
 """
@@ -60,7 +60,7 @@ class Benchmark:
     """Images that the start weights have seen, for the table."""
     epochs: int | None = None
     """Passes over the training images; by default 2 for camvid."""
-    batch_size: int = 1
+    batch_size: int = 2
     """Images a step."""
     schedule: Literal["constant", "poly"] = "poly"
     """Learning rate schedule."""
