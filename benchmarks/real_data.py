@@ -5,11 +5,10 @@
 
 It starts a SeaweedFS server on loopback and runs jobs/prepare.py, train.py, segment.py,
 evaluate.py and report.py as a user would. ``camvid`` fine-tunes an FCN-8s on the ImageNet VGG16
-convolutions, much as the plain loop did that it is compared with: one process, two whole
-480×360 images a step, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every second
-image of val. ``voc`` trains on 64×64
-windows, segments val at all its sizes, and checks the way, not the score. A run that lies in the
-output folder is not trained again.
+convolutions, much as the plain loop did that it is compared with: one process, two whole 480×360
+images a step, mirroring, AdamW 1e-4, fc6 and fc7 fresh with 1,024 channels, validated on every
+second image of val. ``voc`` trains on 64×64 windows of a few images, segments val at all its sizes,
+and checks the way, not the score. A run that lies in the output folder is not trained again.
 """
 
 from __future__ import annotations
