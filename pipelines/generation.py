@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from pipelines import storage
 from pipelines.units import Unit
@@ -28,7 +29,7 @@ class Generation:
     model: str
     """Digest of weights, architecture, classes and normalization (`ModelConfig.digest`)."""
     network: str
-    precision: str
+    precision: Literal["fp32", "bf16"]
     max_pixels: int
     """Larger images are error rows."""
     inference_abi: int = INFERENCE_ABI

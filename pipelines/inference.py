@@ -38,7 +38,7 @@ class Infer:
             network,
             config,
             device=device,
-            precision="bf16" if job.generation.precision == "bf16" else "fp32",
+            precision=job.generation.precision,
             batch_pixels=job.batch_pixels,
         )
 

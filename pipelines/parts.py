@@ -85,16 +85,23 @@ def part_identity(
 def read_identity(uri: str) -> dict[str, Any] | None:
     """The identity in a part's footer, or None if it is no part of ours."""
     metadata = _footer(uri)
-    stored = None if metadata is None else (metadata.metadata or {}).get(IDENTITY_KEY)
-    return None if stored is None else dict(json.loads(stored))
+    return None if metadata is None else _identity(metadata)
 
 
-def count_rows(uri: str) -> int:
-    """Rows of a part, from its footer. Raises ForeignObjectError if it is not Parquet."""
+def describe(uri: str) -> tuple[dict[str, Any] | None, int]:
+    """The identity and the number of rows of a part, from one reading of its footer.
+
+    Raises ForeignObjectError if it is not Parquet.
+    """
     metadata = _footer(uri)
     if metadata is None:
         raise ForeignObjectError(f"{uri} is not a Parquet file; move it away")
-    return int(metadata.num_rows)
+    return _identity(metadata), int(metadata.num_rows)
+
+
+def _identity(metadata: pq.FileMetaData) -> dict[str, Any] | None:
+    stored = (metadata.metadata or {}).get(IDENTITY_KEY)
+    return None if stored is None else dict(json.loads(stored))
 
 
 def _footer(uri: str) -> pq.FileMetaData | None:

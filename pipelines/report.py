@@ -8,14 +8,13 @@ from importlib import resources
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipelines import cluster, images, storage
 from pipelines.evaluation import Evaluation, list_masks
 from pipelines.label_index import index_labels
 from pipelines.panel import Example, draw_example, draw_panel
 from pipelines.score_tables import MEAN_IU_RULE
-from pipelines.scoring import ImageScore, read_mask_keys
+from pipelines.scoring import ImageScore, read_mask_keys, read_part
 from pipelines.sources import Source
 from pipelines.units import read_unit
 
@@ -141,8 +140,6 @@ def _masks(masks_uri: str, wanted: set[str]) -> dict[str, bytes]:
         keys = read_mask_keys(part).keys
         if wanted.isdisjoint(keys):
             continue
-        with storage.open_ranged(part) as file:
-            table = pq.read_table(file, columns=["key", "mask"], page_checksum_verification=True)
-        rows = table.to_pylist()
+        rows = read_part(part, ["key", "mask"]).to_pylist()
         found.update({row["key"]: row["mask"]["bytes"] for row in rows if row["key"] in wanted})
     return found

@@ -88,7 +88,7 @@ def read_mask_keys(part: ObjectRef) -> MaskKeys:
 
     Raises InputError if the file is not a part of masks.
     """
-    table = _read(part, ["key", "model"])
+    table = read_part(part, ["key", "model"])
     return MaskKeys(
         part=part,
         keys=tuple(table["key"].to_pylist()),
@@ -109,7 +109,7 @@ def score_part(
     hold its label, or None. Raises InputError, naming the image, for a mask or a label that
     cannot be read, a label that is missing or does not fit the classes, or sizes that differ.
     """
-    rows = _read(part, ["key", "status", "mask"]).to_pylist()
+    rows = read_part(part, ["key", "status", "mask"]).to_pylist()
     assert len(rows) == len(places), "the part changed between planning and scoring"
     labels: dict[tuple[int, int], tuple[str, bytes | None]] = {}
     wanted = {place for place in places if place is not None}
@@ -161,8 +161,8 @@ def _count(
     return confusion, int(np.count_nonzero(label == classes.void_id))
 
 
-def _read(part: ObjectRef, columns: list[str]) -> pa.Table:
-    """Some columns of a part, checksums verified."""
+def read_part(part: ObjectRef, columns: list[str]) -> pa.Table:
+    """Some columns of a part, checksums verified. Raises InputError if it is no part of masks."""
     with storage.open_ranged(part) as file:
         try:
             with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True) as parquet:

@@ -222,12 +222,11 @@ def _verify(
             result.failed[unit.identity] = reasons.get(unit.identity) or _why_missing(unit, work)
     result.changed = [name for name in result.changed if name not in result.failed]
     with ThreadPoolExecutor(16) as pool:
-        rows = pool.map(parts.count_rows, expected)
-    for (uri, unit), count in zip(expected.items(), rows, strict=True):
+        described = pool.map(parts.describe, expected)
+    for (uri, unit), (identity, count) in zip(expected.items(), described, strict=True):
         result.records += count
         # How many records a tar has is known only to who read it, and stands in the footer.
-        known = unit.records
-        records = (parts.read_identity(uri) or {}).get("records") if known is None else known
+        records = (identity or {}).get("records") if unit.records is None else unit.records
         if records != count and unit.identity not in result.changed:
             result.failed[unit.identity] = f"{uri} has {count} rows for {records} records"
 
