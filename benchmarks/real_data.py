@@ -57,6 +57,8 @@ class Benchmark:
     directory continues it, with a new optimizer."""
     seen: int = 0
     """Images that the start weights have seen, for the table."""
+    dropout: float = 0.0
+    """Of fc6 and fc7; a run as short as this one does not overfit."""
     epochs: int | None = None
     """Passes over the training images; by default 2 for camvid."""
     batch_size: int = 2
@@ -92,6 +94,7 @@ def camvid(options: Benchmark, root: str) -> None:
         root,
         *["--train", f"{root}/train", "--val", f"{root}/half"],
         *["--fc-width", 1024, "--schedule", options.schedule, "--epochs", epochs],
+        *["--dropout", options.dropout],
     )
     score = _segment_and_score(options, root)
     history = json.loads((options.output / "camvid" / "history.json").read_text())

@@ -145,6 +145,7 @@ def network_spec(config: TrainConfig, classes: ClassList) -> NetworkSpec:
         head=config.network.head,
         width=config.network.width,
         fc_width=config.network.fc_width,
+        dropout=config.network.dropout,
         skip_scales=config.network.skip_scales,
     )
 
