@@ -35,19 +35,31 @@ CONFIG_FILE = "config.json"
 class ModelConfig:
     """Everything about a network but its tensors. ``digest`` is empty until it is saved.
 
-    Raises SpecError if the classes are not as many as the network's scores.
+    ``more_classes`` has a list for each of the spec's ``more_tasks``. The network's input is the
+    image under ``normalization`` and then every further plane (``depth``, ``hha``) by name, under
+    its own. Raises SpecError if the classes are not as many as the network's scores, or the
+    normalizations do not make the channels that it takes.
     """
 
     spec: NetworkSpec
     classes: ClassList
     normalization: Normalization
+    more_classes: tuple[ClassList, ...] = ()
+    planes: tuple[tuple[str, Normalization], ...] = ()
     digest: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.classes) != self.spec.num_classes:
+        lists = (self.classes, *self.more_classes)
+        found = " + ".join(str(len(classes)) for classes in lists)
+        wanted = " + ".join(str(task.num_classes) for task in self.spec.tasks)
+        if found != wanted:
+            raise SpecError(f"the network scores {wanted} classes, but the class list has {found}")
+        inputs = (self.normalization, *(normalization for _, normalization in self.planes))
+        channels = sum(normalization.channels for normalization in inputs)
+        if channels != self.spec.in_channels:
             raise SpecError(
-                f"the network scores {self.spec.num_classes} classes, "
-                f"but the class list has {len(self.classes)}"
+                f"the network takes {self.spec.in_channels} channels, but the normalizations of "
+                f"{['image', *(name for name, _ in self.planes)]} make {channels}"
             )
 
 
@@ -117,13 +129,20 @@ def from_files(files: Mapping[str, bytes]) -> tuple[FCN, ModelConfig]:
             spec=NetworkSpec.from_dict(document["architecture"]),
             classes=ClassList.from_dict(document["classes"]),
             normalization=Normalization.from_dict(document["normalization"]),
+            more_classes=tuple(
+                ClassList.from_dict(value) for value in document.get("more_classes", ())
+            ),
+            planes=tuple(
+                (str(name), Normalization.from_dict(value))
+                for name, value in document.get("planes", ())
+            ),
             digest=str(document["digest"]),
         )
         expected = document["files"][WEIGHTS_FILE]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{CONFIG_FILE} lacks a field or has it mistyped: {error}") from error
     except SpecError as error:
         raise CheckpointError(f"{CONFIG_FILE}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{CONFIG_FILE} lacks a field or has it mistyped: {error}") from error
     found = _sha256(files[WEIGHTS_FILE])
     if found != expected:
         raise CheckpointError(
@@ -187,11 +206,16 @@ def _network(spec: NetworkSpec, weights: bytes) -> FCN:
 
 
 def _describe(config: ModelConfig) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         "architecture": config.spec.to_dict(),
         "classes": config.classes.to_dict(),
         "normalization": config.normalization.to_dict(),
     }
+    if config.more_classes:
+        described["more_classes"] = [classes.to_dict() for classes in config.more_classes]
+    if config.planes:
+        described["planes"] = [[name, value.to_dict()] for name, value in config.planes]
+    return described
 
 
 def _digest(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

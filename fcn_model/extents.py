@@ -22,14 +22,16 @@ class Extents:
         self.sizes = None if sizes is None else tuple(sizes)
 
     @classmethod
-    def of_batch(cls, images_N3HW: Tensor, sizes: Sequence[tuple[int, int]] | None) -> Extents:
+    def of_batch(
+        cls, images_NCHW: Tensor, sizes: Sequence[tuple[int, int]] | None, channels: int = 3
+    ) -> Extents:
         """Check the sizes of a batch against its canvas. Raises ValueError naming what is wrong."""
-        if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3 or 0 in images_N3HW.shape:
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != channels or 0 in images_NCHW.shape:
             raise ValueError(
-                "images must be (N, 3, H, W) with N, H and W of at least 1, "
-                f"got {tuple(images_N3HW.shape)}"
+                f"images must be (N, {channels}, H, W) with N, H and W of at least 1, "
+                f"got {tuple(images_NCHW.shape)}"
             )
-        count, _, height, width = images_N3HW.shape
+        count, _, height, width = images_NCHW.shape
         if sizes is None:
             return cls(None)
         if len(sizes) != count:
@@ -50,6 +52,17 @@ class Extents:
             return self
         layers = tuple(path)
         return Extents([(output_size(layers, h), output_size(layers, w)) for h, w in self.sizes])
+
+    def overlap(self, skip: int, other: Extents, other_skip: int) -> Extents:
+        """The extents of two maps laid over each other, each without so many first positions."""
+        if self.sizes is None or other.sizes is None:
+            return self
+        return Extents(
+            [
+                (min(h - skip, oh - other_skip), min(w - skip, ow - other_skip))
+                for (h, w), (oh, ow) in zip(self.sizes, other.sizes, strict=True)
+            ]
+        )
 
     def clear_(self, map_NChw: Tensor) -> None:
         """Set the map to zero outside each image's extent, in place."""

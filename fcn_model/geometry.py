@@ -94,15 +94,25 @@ def crop_offset(larger: Sequence[Layer], reference: Sequence[Layer]) -> int:
     Raises SpecError if the two have different strides, if the offset is no whole number, or if it
     is negative: then no crop aligns them.
     """
+    offset = alignment(larger, reference)
+    if offset < 0:
+        raise SpecError(f"the crop offset must not be negative, got {offset}")
+    return offset
+
+
+def alignment(larger: Sequence[Layer], reference: Sequence[Layer]) -> int:
+    """The same, or, negative, how far ``reference`` begins before ``larger`` does."""
     big, small = coordinates(larger), coordinates(reference)
     if big.scale != small.scale:
         raise SpecError(
             f"a crop needs two maps of one stride, got strides {big.scale} and {small.scale}"
         )
-    offset = _whole((small.offset - big.offset) / big.scale, "the crop offset")
-    if offset < 0:
-        raise SpecError(f"the crop offset must not be negative, got {offset}")
-    return offset
+    return _whole((small.offset - big.offset) / big.scale, "the crop offset")
+
+
+def trimmed(count: int) -> Layer:
+    """What dropping the first ``count`` positions does to coordinates (not to sizes)."""
+    return Layer(2 * count + 1)
 
 
 def _whole(value: Fraction, what: str) -> int:

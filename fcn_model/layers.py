@@ -64,20 +64,19 @@ def bilinear_kernel(size: int) -> Tensor:
 class BilinearUpsample(nn.Module):
     """A fixed transposed convolution that enlarges every channel by itself.
 
-    The kernel is a constant: no parameter, not trained, not in the state dict. Its size is twice
-    the factor, so that outputs interpolate between the two nearest inputs.
+    The kernel is a constant: no parameter, not trained, not in the state dict.
     """
 
     kernel: Tensor
 
-    def __init__(self, channels: int, factor: int) -> None:
+    def __init__(self, channels: int, geometry: Layer) -> None:
         super().__init__()
-        self.geometry = Layer(kernel=2 * factor, stride=factor, transposed=True)
-        kernel = bilinear_kernel(self.geometry.kernel).expand(channels, 1, -1, -1)
+        self.geometry = geometry
+        kernel = bilinear_kernel(geometry.kernel).expand(channels, 1, -1, -1)
         self.register_buffer("kernel", kernel.clone(), persistent=False)
 
     def forward(self, score_NKhw: Tensor) -> Tensor:
-        """(N, K, h, w) -> (N, K, (h + 1) * factor, (w + 1) * factor), in the input's precision."""
+        """(N, K, h, w) -> (N, K, (h - 1) * factor + kernel, ...), in the input's precision."""
         # Grouped transposed convolution is up to twenty times faster on channels-last input.
         score_NKhw = score_NKhw.contiguous(memory_format=torch.channels_last)
         with torch.autocast(score_NKhw.device.type, enabled=False):
@@ -87,6 +86,31 @@ class BilinearUpsample(nn.Module):
                 stride=self.geometry.stride,
                 groups=score_NKhw.shape[1],
             )
+
+
+class LearnedUpsample(nn.ConvTranspose2d):
+    """A trained transposed convolution from all channels to all, bilinear and diagonal at first."""
+
+    def __init__(self, channels: int, geometry: Layer) -> None:
+        self.geometry = geometry
+        super().__init__(channels, channels, geometry.kernel, geometry.stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Set the bilinear kernel on the channel diagonal, zero elsewhere."""
+        with torch.no_grad():
+            self.weight.copy_(dense_bilinear(self.in_channels, self.geometry.kernel))
+
+    def forward(self, score_NKhw: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As `BilinearUpsample`, in the precision of the parameters."""
+        with torch.autocast(score_NKhw.device.type, enabled=False):
+            return super().forward(score_NKhw.to(self.weight.dtype), output_size)
+
+
+def dense_bilinear(channels: int, size: int) -> Tensor:
+    """The (channels, channels, size, size) kernel of the reference's fixed deconvolutions."""
+    weight = torch.zeros(channels, channels, size, size)
+    weight[range(channels), range(channels)] = bilinear_kernel(size)
+    return weight
 
 
 def crop(map_NChw: Tensor, offset: int, height: int, width: int) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fcn_model.backbones import backbone
+from fcn_model.backbones.trunk import Trunk
 from fcn_model.extents import Extents
 from fcn_model.geometry import stride
 from fcn_model.heads import SkipHead
@@ -15,9 +16,9 @@ from fcn_model.spec import NetworkSpec
 
 
 class FCN(nn.Module):
-    """FCN-32s, FCN-16s or FCN-8s (Long, Shelhamer, Darrell), as ``spec`` says.
+    """FCN-32s, FCN-16s or FCN-8s (Long, Shelhamer, Darrell) on any backbone, as ``spec`` says.
 
-    Parameters are flat and named as in the paper (``conv1_1.weight`` ... ``score_pool3.bias``).
+    Parameters are flat and named as in the reference (``conv1_1.weight`` ... ``score_pool3.bias``).
     A new network has He-initialized trunk and fc layers, drawn from torch's random state, and zero
     score layers; `build` fixes the seed. Under ``torch.device("meta")`` nothing is allocated.
     """
@@ -25,20 +26,32 @@ class FCN(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = backbone(spec)
-        self.head = SkipHead(spec, self.backbone)
-        for name, layer in (self.backbone.make_layers() | self.head.make_layers()).items():
-            self.add_module(name, layer)
+        self.trunks = {stream.name: backbone(spec, stream.channels) for stream in spec.streams}
+        self.heads = tuple(SkipHead(spec, self.backbone, task) for task in spec.tasks)
+        for stream, trunk in self.trunks.items():
+            for name, layer in trunk.make_layers().items():
+                self.add_module(name + stream, layer)
+        for head in self.heads:
+            for name, layer in head.make_layers().items():
+                self.add_module(name, layer)
+
+    @property
+    def backbone(self) -> Trunk:
+        """The (first) stream's trunk; the geometry of all is the same."""
+        return self.trunks[self.spec.streams[0].name]
 
     @property
     def stride(self) -> int:
-        """Image pixels from one fc7 output to the next: 32."""
-        return stride(self.backbone.path("fc7"))
+        """Image pixels from one output of the trunk to the next: 32."""
+        return stride(self.backbone.path(self.backbone.top))
 
     def forward(
-        self, images_N3HW: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+        self, images_NCHW: Tensor, sizes: Sequence[tuple[int, int]] | None = None
     ) -> Tensor:
-        """Class scores (N, K, H, W) of normalized images (N, 3, H, W), any H and W from 1.
+        """Class scores (N, K, H, W) of normalized images (N, C, H, W), any H and W from 1.
+
+        C is ``spec.in_channels``, the streams one after another, and K the classes of all tasks one
+        after another (see ``spec.split``).
 
         With ``sizes``, the (height, width) of each image, a batch may hold images of unequal sizes,
         each zero-filled on the right and at the bottom after normalization. Then
@@ -46,11 +59,26 @@ class FCN(nn.Module):
         nothing. Under autocast the scores still are float32. Raises ValueError for shapes that do
         not fit.
         """
-        extents = Extents.of_batch(images_N3HW, sizes)
+        extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
         layers = dict(self.named_children())
-        features = self.backbone.run(layers, images_N3HW, extents)
-        height, width = images_N3HW.shape[2:]
-        return self.head.run(layers, features, extents, (height, width))
+        channels = [stream.channels for stream in self.spec.streams]
+        parts = images_NCHW.split(channels, dim=1)  # type: ignore[no-untyped-call]
+        features = [
+            trunk.run(_of_stream(layers, stream), part, extents)
+            for (stream, trunk), part in zip(self.trunks.items(), parts, strict=True)
+        ]
+        height, width = images_NCHW.shape[2:]
+        scores = [head.run(layers, features, extents, (height, width)) for head in self.heads]
+        return scores[0] if len(scores) == 1 else torch.cat(scores, 1)
+
+
+def _of_stream(layers: Mapping[str, nn.Module], stream: str) -> Mapping[str, nn.Module]:
+    """The layers by the names that they have in the trunk of ``stream``."""
+    if not stream:
+        return layers
+    return {
+        name.removesuffix(stream): layer for name, layer in layers.items() if name.endswith(stream)
+    }
 
 
 def build(spec: NetworkSpec, *, seed: int = 0) -> FCN:

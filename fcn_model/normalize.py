@@ -13,59 +13,75 @@ from torch import Tensor
 
 from fcn_model.errors import SpecError
 
-Triple = tuple[float, float, float]
 ChannelOrder = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """``(value * scale - mean) / std`` for each channel.
+    """``(value * scale - mean) / std`` for each channel; with ``log``, of log(value) instead.
 
-    ``mean`` and ``std`` stand in the network's channel order (``channel_order``), after ``scale``.
+    ``mean`` and ``std`` have one number for each channel of the network's input, in its order
+    (``channel_order``; ``rgb`` keeps the file's), after ``scale`` and ``log``. A value of 0, which
+    says that a depth is unknown, counts as 1 under ``log``.
     Raises SpecError naming the field and its value.
     """
 
-    mean: Triple
-    std: Triple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     scale: float
     channel_order: ChannelOrder
+    log: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("mean", "std"):
-            values = getattr(self, field)
-            if len(values) != 3 or not np.isfinite(values).all():
-                raise SpecError(f"{field} must be three finite numbers, got {values!r}")
+        if not self.mean or not np.isfinite(self.mean).all():
+            raise SpecError(f"mean must be finite numbers, one a channel, got {self.mean!r}")
+        if len(self.std) != self.channels or not np.isfinite(self.std).all():
+            raise SpecError(f"std must be {self.channels} finite numbers, got {self.std!r}")
         if min(self.std) <= 0:
             raise SpecError(f"std must be positive, got {self.std!r}")
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise SpecError(f"scale must be a positive number, got {self.scale!r}")
         if self.channel_order not in get_args(ChannelOrder):
             raise SpecError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        if self.channel_order == "bgr" and self.channels != 3:
+            raise SpecError(f"channel_order 'bgr' needs 3 channels, mean has {self.channels}")
 
-    def __call__(self, image_HW3: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Float32 (3, H, W) or (N, 3, H, W) of uint8 RGB images (H, W, 3) or (N, H, W, 3).
+    @property
+    def channels(self) -> int:
+        """Channels of the input that it makes."""
+        return len(self.mean)
 
-        A tensor stays on its device. The result is channels-last in memory.
+    def __call__(self, image_HWC: NDArray[Any] | Tensor) -> Tensor:
+        """Float32 (C, H, W) or (N, C, H, W) of images (H, W, C) or (N, H, W, C).
+
+        Images are uint8, RGB where they have colours; with ``log`` uint16, and a single channel may
+        lack its axis. A tensor stays on its device. The result is channels-last in memory.
         Raises ValueError for another dtype or shape.
         """
-        is_tensor = isinstance(image_HW3, Tensor)
-        right_type = image_HW3.dtype == (torch.uint8 if is_tensor else np.uint8)
-        if not right_type or image_HW3.ndim not in (3, 4) or image_HW3.shape[-1] != 3:
+        wanted = "uint16" if self.log else "uint8"
+        shape = tuple(image_HWC.shape)
+        if self.channels == 1 and shape[-1:] != (1,):
+            image_HWC = image_HWC[..., None]
+        right_type = str(image_HWC.dtype).removeprefix("torch.") == wanted
+        if not right_type or image_HWC.ndim not in (3, 4) or image_HWC.shape[-1] != self.channels:
             raise ValueError(
-                "images to normalize must be uint8 (H, W, 3) or (N, H, W, 3), "
-                f"got {image_HW3.dtype} {tuple(image_HW3.shape)}"
+                f"images to normalize must be {wanted} (H, W, {self.channels}) or "
+                f"(N, H, W, {self.channels}), got {image_HWC.dtype} {shape}"
             )
+        if self.log:
+            image_HWC = _log(image_HWC)
         # One multiplication and one addition: value * (scale / std) - mean / std.
-        factor = (self.scale / np.array(self.std)).astype(np.float32)
-        shift = (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
+        factor = ((1 if self.log else self.scale) / np.array(self.std)).astype(np.float32)
+        offset = np.log(self.scale) if self.log else 0.0
+        shift = ((offset - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
         if self.channel_order == "bgr":
             factor, shift = factor[::-1], shift[::-1]
-        if isinstance(image_HW3, Tensor):
-            device = image_HW3.device
-            values = image_HW3 * torch.from_numpy(factor.copy()).to(device)
+        if isinstance(image_HWC, Tensor):
+            device = image_HWC.device
+            values = image_HWC * torch.from_numpy(factor.copy()).to(device)
             values += torch.from_numpy(shift.copy()).to(device)
         else:
-            array = np.multiply(image_HW3, factor, dtype=np.float32, order="C")
+            array = np.multiply(image_HWC, factor, dtype=np.float32, order="C")
             array += shift
             values = torch.from_numpy(array)
         if self.channel_order == "bgr":
@@ -74,7 +90,10 @@ class Normalization:
 
     def to_dict(self) -> dict[str, Any]:
         """A value that JSON can hold; `from_dict` reads it back."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        value = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        if not self.log:
+            del value["log"]  # came later: what has none keeps its digest
+        return value
 
     @classmethod
     def from_dict(cls, value: object) -> Normalization:
@@ -83,18 +102,30 @@ class Normalization:
             assert isinstance(value, Mapping)
             mean, std = ([float(number) for number in value[field]] for field in ("mean", "std"))
             return cls(
-                mean=(mean[0], mean[1], mean[2]),
-                std=(std[0], std[1], std[2]),
+                mean=tuple(mean),
+                std=tuple(std),
                 scale=float(value["scale"]),
                 channel_order=value["channel_order"],
+                log=bool(value.get("log", False)),
             )
         except SpecError:
             raise
         except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
             raise SpecError(
-                'a normalization is a JSON object {"mean": [3], "std": [3], "scale": number, '
+                'a normalization is a JSON object {"mean": [C], "std": [C], "scale": number, '
                 f'"channel_order": "rgb" or "bgr"}}; got {str(value)[:200]!r} ({error!r})'
             ) from error
+
+
+def minus_mean(*mean: float, channel_order: ChannelOrder = "bgr") -> Normalization:
+    """What the reference's nets read: 0..255 minus the mean, in ``channel_order``."""
+    return Normalization(mean=mean, std=(1.0,) * len(mean), scale=1.0, channel_order=channel_order)
+
+
+def _log(image: NDArray[Any] | Tensor) -> NDArray[Any] | Tensor:
+    if isinstance(image, Tensor):
+        return image.float().clamp(min=1).log()
+    return np.log(np.maximum(image, 1, dtype=np.float32))
 
 
 TORCHVISION = Normalization(
@@ -102,7 +133,19 @@ TORCHVISION = Normalization(
 )
 """What torchvision's ImageNet weights expect."""
 
-CAFFE = Normalization(
-    mean=(104.00699, 116.66877, 122.67892), std=(1.0, 1.0, 1.0), scale=1.0, channel_order="bgr"
+TORCHVISION_GOOGLENET = Normalization(
+    mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), scale=1 / 255, channel_order="rgb"
 )
+"""What torchvision's GoogLeNet makes of that input before its first layer (transform_input)."""
+
+CAFFE = minus_mean(104.00699, 116.66877, 122.67892)
 """What the published VOC nets expect: BGR in 0..255 minus the mean (``voc_layers.py``)."""
+
+NYUD_COLOR = minus_mean(116.190, 97.203, 92.318)
+NYUD_HHA = minus_mean(132.431, 94.076, 118.477, channel_order="rgb")
+"""HHA keeps the channel order of its PNG (``nyud_layers.py``)."""
+NYUD_DEPTH = Normalization(mean=(7.844,), std=(1.0,), scale=1.0, channel_order="rgb", log=True)
+"""Log of the 16-bit PNG's value minus its mean (``nyud_layers.py``)."""
+
+SIFT_FLOW = minus_mean(114.578, 115.294, 108.353)
+PASCAL_CONTEXT = minus_mean(104.007, 116.669, 122.679)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from fcn_model import checkpoint
 from fcn_model.checkpoint import ModelConfig
 from fcn_model.layers import Conv
 from fcn_model.network import FCN
+from fcn_model.normalize import Normalization
 
 Precision = Literal["fp32", "bf16"]
 Image = NDArray[np.uint8]
@@ -31,7 +32,8 @@ class Segmenter:
     channels-last memory and evaluation mode. With ``precision="bf16"`` a copy of it is used, whose
     trunk computes in bfloat16 and whose scores are float32. ``batch_pixels`` bounds the pixels of
     the largest feature map of a batch, that of the padded first convolution; an image that is
-    larger by itself makes a batch of its own.
+    larger by itself makes a batch of its own. Of several tasks ``task`` names the one to segment,
+    by default the first.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Segmenter:
         device: torch.device | str | None = None,
         precision: Precision = "fp32",
         batch_pixels: int = 1_000_000,
+        task: str | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -49,6 +52,10 @@ class Segmenter:
             raise ValueError(f"batch_pixels must be positive, got {batch_pixels}")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        names = [each.name for each in config.spec.tasks]
+        if task is not None and task not in names:
+            raise ValueError(f"task must be one of {names}, got {task!r}")
+        self.task = 0 if task is None else names.index(task)
         self.config = config
         self.device = torch.device(device)
         self.batch_pixels = batch_pixels
@@ -59,26 +66,32 @@ class Segmenter:
                     layer.to(torch.bfloat16)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
 
-    def __call__(self, image_HW3: Image) -> Image:
+    def __call__(self, image_HW3: Image, **planes: NDArray[Any]) -> Image:
         """The (H, W) uint8 mask of an (H, W, 3) uint8 RGB image, any H and W from 1.
 
-        Raises ValueError for another dtype or shape.
+        ``planes`` are the further inputs of a network that has some, by the names of its config:
+        ``depth`` (H, W) uint16, ``hha`` (H, W, 3) uint8. Raises ValueError for another dtype or
+        shape, and for planes that are missing or not known.
         """
-        return self.batch([image_HW3])[0]
+        return self.batch([image_HW3], [planes])[0]
 
-    def batch(self, images: Sequence[Image]) -> list[Image]:
-        """The masks of images of any sizes, in their order.
+    def batch(
+        self, images: Sequence[Image], planes: Sequence[Mapping[str, NDArray[Any]]] | None = None
+    ) -> list[Image]:
+        """The masks of images of any sizes, in their order; ``planes`` has those of each image.
 
         Every mask is the one its image has alone, whatever else is in the batch: neither fill nor
         neighbours enter it, and only the rounding of kernels chosen by batch shape can differ
         (5e-5 of a score in fp32 on a CPU). Raises ValueError naming the image that is no
         (H, W, 3) uint8 array.
         """
-        for index, image in enumerate(images):
+        planes = [{}] * len(images) if planes is None else planes
+        for index, (image, further) in enumerate(zip(images, planes, strict=True)):
             _check(image, index)
+            self._check_planes(image, further, index)
         masks: dict[int, Image] = {}
         for members in self._batches(images):
-            chosen = [images[index] for index in members]
+            chosen = [(images[index], planes[index]) for index in members]
             masks.update(zip(members, self._run(chosen), strict=True))
         return [masks[index] for index in range(len(images))]
 
@@ -88,7 +101,7 @@ class Segmenter:
         for index, image in enumerate(images):
             height, width = (-(-size // BUCKET) * BUCKET for size in image.shape[:2])
             buckets.setdefault((height, width), []).append(index)
-        first = self.network.backbone.path("pool1")[0]
+        first = self.network.backbone.steps[0].geometry
         for (height, width), members in buckets.items():
             pixels = first.output_size(height) * first.output_size(width)
             count = max(1, self.batch_pixels // pixels)
@@ -96,25 +109,44 @@ class Segmenter:
                 yield members[start : start + count]
 
     @torch.inference_mode()
-    def _run(self, images: Sequence[Image]) -> list[Image]:
-        sizes = [(image.shape[0], image.shape[1]) for image in images]
+    def _run(self, images: Sequence[tuple[Image, Mapping[str, NDArray[Any]]]]) -> list[Image]:
+        sizes = [(image.shape[0], image.shape[1]) for image, _ in images]
         height, width = (max(size[axis] for size in sizes) for axis in range(2))
         trunk = next(self.network.parameters())
         batch = torch.zeros(
-            (len(images), 3, height, width), dtype=trunk.dtype, device=self.device
+            (len(images), self.config.spec.in_channels, height, width),
+            dtype=trunk.dtype,
+            device=self.device,
         ).contiguous(memory_format=torch.channels_last)
-        for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[0], : image.shape[1]] = self._normalized(image)
-        scores_NKHW = self.network(batch, sizes)
+        for slot, (image, planes), (h, w) in zip(batch, images, sizes, strict=True):
+            parts = [self._normalized(image, self.config.normalization)]
+            for name, normalization in self.config.planes:
+                parts.append(self._normalized(planes[name], normalization))
+            slot[:, :h, :w] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        scores_NKHW = self.config.spec.split(self.network(batch, sizes))[self.task]
         masks_NHW = scores_NKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
         return [mask[:h, :w].copy() for mask, (h, w) in zip(masks_NHW, sizes, strict=True)]
 
-    def _normalized(self, image: Image) -> Tensor:
+    def _normalized(self, image: NDArray[Any], normalization: Normalization) -> Tensor:
         if self.device.type == "cpu":
-            return self.config.normalization(image)
+            return normalization(image)
         # A quarter of the bytes to move, and the arithmetic where it is cheap.
         pixels = torch.from_numpy(np.array(image, order="C")).to(self.device)
-        return self.config.normalization(pixels)
+        return normalization(pixels)
+
+    def _check_planes(self, image: Image, planes: Mapping[str, NDArray[Any]], index: int) -> None:
+        wanted = [name for name, _ in self.config.planes]
+        if sorted(planes) != sorted(wanted):
+            raise ValueError(
+                f"image {index} needs the planes {wanted} for {self.config.spec.name}, "
+                f"got {sorted(planes)}"
+            )
+        for name, plane in planes.items():
+            if plane.shape[:2] != image.shape[:2]:
+                raise ValueError(
+                    f"plane {name!r} of image {index} is {plane.shape[:2]}, "
+                    f"its image {image.shape[:2]} (height, width)"
+                )
 
 
 def load_segmenter(directory: str | Path, **options: Any) -> Segmenter:

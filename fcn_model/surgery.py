@@ -33,7 +33,7 @@ def vgg16_weights(tensors: Mapping[str, Tensor], network: FCN) -> list[str]:
         return copy_by_name(tensors, network)
     ours = {
         f"{theirs}.{kind}": f"{layer}.{kind}"
-        for theirs, layer in network.backbone.imagenet_names().items()
+        for theirs, layer in network.backbone.imagenet_names.items()
         for kind in ("weight", "bias")
     }
     unexpected = sorted(set(tensors) - set(ours) - set(DROPPED))

@@ -1,44 +1,30 @@
-"""The contract of a feature extractor, and the one for each name in a spec."""
+"""The feature extractor for each name in a spec."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
-from torch import Tensor, nn
-
-from fcn_model.backbones.vgg import Vgg16
-from fcn_model.extents import Extents
-from fcn_model.geometry import Layer
+from fcn_model.backbones.alexnet import alexnet, caffenet
+from fcn_model.backbones.googlenet import googlenet, googlenet_bn
+from fcn_model.backbones.trunk import Trunk
+from fcn_model.backbones.vgg import vgg16
 from fcn_model.spec import NetworkSpec
 
+FIRST_PAD = 100
+"""Zeros around the image at the first convolution, in every net of the reference."""
 
-class Backbone(Protocol):
-    """Describes layers and runs them; it holds no tensors, so parameter names can stay flat."""
-
-    def path(self, feature: str) -> tuple[Layer, ...]:
-        """The layers from the image to ``feature``."""
-        ...
-
-    def channels(self, feature: str) -> int:
-        """How many channels ``feature`` has."""
-        ...
-
-    def make_layers(self) -> dict[str, nn.Module]:
-        """Fresh layers by the paper's names."""
-        ...
-
-    def run(
-        self, layers: Mapping[str, nn.Module], images_N3HW: Tensor, extents: Extents
-    ) -> dict[str, Tensor]:
-        """The features of a batch by name, zero outside each image's extent."""
-        ...
-
-    def imagenet_names(self) -> dict[str, str]:
-        """Our layer names by the names that torchvision's classifier gives them."""
-        ...
+_TRUNKS = {
+    "vgg16": vgg16,
+    "caffenet": caffenet,
+    "alexnet": alexnet,
+    "googlenet": googlenet,
+    "googlenet_bn": googlenet_bn,
+}
 
 
-def backbone(spec: NetworkSpec) -> Backbone:
-    """The feature extractor that ``spec`` asks for."""
-    return {"vgg16": Vgg16}[spec.backbone](spec)
+def backbone(spec: NetworkSpec, channels: int = 3) -> Trunk:
+    """The feature extractor that ``spec`` asks for, for images of so many channels."""
+    return _TRUNKS[spec.backbone](spec, channels, FIRST_PAD)
+
+
+def classifier_trunk(spec: NetworkSpec) -> Trunk:
+    """The same layers as the ImageNet classifier has them: its own padding, its average pool."""
+    return _TRUNKS[spec.backbone](spec, 3, None)

@@ -1,34 +1,34 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from fcn_model.backbones import backbone
+from fcn_model.backbones import backbone, classifier_trunk
 from fcn_model.errors import SpecError
 from fcn_model.geometry import Layer, crop_offset, output_size, receptive_field, stride
-from fcn_model.heads import SkipHead, upsampling
-from fcn_model.spec import Head, NetworkSpec
+from fcn_model.heads import SkipHead
+from fcn_model.spec import BackboneName, Head, NetworkSpec
 
 HEADS: tuple[Head, ...] = ("fcn32s", "fcn16s", "fcn8s")
-CAFFENET = (
-    Layer(11, stride=4, pad=100),
-    Layer(3, stride=2, ceil=True),
-    Layer(5, pad=2),
-    Layer(3, stride=2, ceil=True),
-    Layer(3, pad=1),
-    Layer(3, pad=1),
-    Layer(3, pad=1),
-    Layer(3, stride=2, ceil=True),
-    Layer(6),
-)
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 
 
-def head_of(name: Head) -> SkipHead:
-    spec = NetworkSpec(num_classes=21, head=name)
-    return SkipHead(spec, backbone(spec))
+def head_of(name: Head, trunk: BackboneName = "vgg16") -> SkipHead:
+    spec = NetworkSpec(num_classes=21, head=name, backbone=trunk)
+    return SkipHead(spec, backbone(spec), spec.tasks[0])
+
+
+def trunk_path(name: BackboneName) -> tuple[Layer, ...]:
+    trunk = backbone(NetworkSpec(num_classes=21, backbone=name))
+    return trunk.path(trunk.top)
+
+
+def upsampling(factor: int) -> Layer:
+    return Layer(2 * factor, stride=factor, transposed=True)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,24 @@ def test_composed_crops_are_those_of_the_published_nets(
 
 
 def test_the_kernel_of_fcn_alexnet_must_be_odd() -> None:
-    assert crop_offset((*CAFFENET, Layer(63, stride=32, transposed=True)), ()) == 18
+    path = trunk_path("caffenet")
     with pytest.raises(SpecError, match="crop offset must be a whole number, got 37/2"):
-        crop_offset((*CAFFENET, Layer(64, stride=32, transposed=True)), ())
+        crop_offset((*path, Layer(64, stride=32, transposed=True)), ())
+    composed = head_of("fcn32s", "caffenet")
+    assert composed.final_geometry.kernel == 63
+    assert composed.final_offset == 18
 
 
 def test_receptive_fields_and_strides_are_those_of_table_1() -> None:
-    vgg = backbone(NetworkSpec(num_classes=21)).path("fc7")
-    assert (receptive_field(vgg), stride(vgg)) == (404, 32)
-    assert (receptive_field(CAFFENET), stride(CAFFENET)) == (355, 32)
+    for name, field in (("vgg16", 404), ("caffenet", 355), ("alexnet", 355), ("googlenet", 715)):
+        path = trunk_path(name)
+        assert (receptive_field(path), stride(path)) == (field, 32), name
+
+
+def test_googlenets_907_is_that_of_the_net_with_its_average_pool() -> None:
+    trunk = classifier_trunk(NetworkSpec(num_classes=21, backbone="googlenet"))
+    assert receptive_field(trunk.path("pool5")) == 907
+    assert receptive_field(trunk.path("inception_5b/output")) == 715
 
 
 @pytest.mark.parametrize(
@@ -76,23 +85,25 @@ def test_map_sizes_are_caffes(
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_crop_lies_inside_its_map_for_every_image_size(head: Head) -> None:
-    trunk, composed = backbone(NetworkSpec(num_classes=21)), head_of(head)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_crop_lies_inside_its_map_for_every_image_size(
+    head: Head, name: BackboneName
+) -> None:
+    composed = head_of(head, name)
     for image in range(1, 601):
-        size = output_size(trunk.path("fc7"), image)
-        for fusion in composed.fusions:
-            size = upsampling(fusion.factor).output_size(size)
-            skip = output_size(trunk.path(fusion.feature), image)
-            assert fusion.offset + size <= skip, (image, fusion)
-        size = upsampling(composed.final_factor).output_size(size)
-        assert composed.final_offset + image <= size, image
+        *maps, enlarged = composed.sizes(image)
+        assert composed.final_offset + image <= enlarged, image
+        for fusion, coarse in zip(composed.fusions, maps, strict=False):
+            size = fusion.geometry.output_size(coarse)
+            skip = output_size(fusion.skip_path, image)
+            if "googlenet" not in name:  # as in the released nets, nothing is cut off
+                assert fusion.trim == 0
+                assert fusion.offset + size <= skip, (image, fusion)
+            assert min(size - fusion.trim, skip - fusion.offset) >= 1
 
 
 def test_pooling_that_rounds_down_would_break_the_crop_of_a_500_pixel_image() -> None:
-    path = [
-        Layer(layer.kernel, layer.stride, layer.pad)
-        for layer in backbone(NetworkSpec(num_classes=21)).path("fc7")
-    ]
+    path = [Layer(layer.kernel, layer.stride, layer.pad) for layer in trunk_path("vgg16")]
     enlarged = output_size([*path, upsampling(32)], 500)
     assert enlarged < crop_offset([*path, upsampling(32)], ()) + 500
 

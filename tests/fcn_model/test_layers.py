@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from fcn_model.geometry import Layer
 from fcn_model.layers import BilinearUpsample, Conv, bilinear_kernel
 from tests.support.networks import random_network
 
@@ -32,7 +33,7 @@ def test_bilinear_kernels_are_those_of_the_reference(
 @pytest.mark.parametrize("factor", [2, 8, 16, 32])
 def test_upsampling_is_bilinear_interpolation_of_a_zero_padded_map(factor: int) -> None:
     score = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-    upsampled = BilinearUpsample(3, factor)(score)
+    upsampled = BilinearUpsample(3, Layer(2 * factor, stride=factor, transposed=True))(score)
     assert upsampled.shape == (2, 3, 6 * factor, 5 * factor)
     padded = F.pad(score, (1, 1, 1, 1))
     by_torch = F.interpolate(padded, scale_factor=float(factor), mode="bilinear")

@@ -60,10 +60,11 @@ def test_a_normalization_survives_json() -> None:
     ("change", "message"),
     [
         ({"std": [1, 0, 1]}, "std must be positive"),
-        ({"mean": [1, float("nan"), 1]}, "mean must be three finite numbers"),
+        ({"mean": [1, float("nan"), 1]}, "mean must be finite numbers, one a channel"),
         ({"scale": 0}, "scale must be a positive number, got 0"),
         ({"channel_order": "grb"}, "'rgb' or 'bgr', got 'grb'"),
-        ({"mean": [1, 2]}, "a normalization is a JSON object"),
+        ({"mean": [1, 2]}, "std must be 2 finite numbers"),
+        ({"mean": 1}, "a normalization is a JSON object"),
         ({"scale": None}, "a normalization is a JSON object"),
     ],
 )

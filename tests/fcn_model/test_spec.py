@@ -37,7 +37,7 @@ def test_only_full_width_is_called_vgg16(fields: dict[str, Any], name: str) -> N
         ({"num_classes": 0}, "num_classes must be 1 to 256, got 0"),
         ({"num_classes": 257}, "num_classes must be 1 to 256, got 257"),
         ({"head": "fcn4s"}, "head must be one of .*'fcn8s'.*got 'fcn4s'"),
-        ({"backbone": "vgg19"}, r"backbone must be one of \('vgg16',\), got 'vgg19'"),
+        ({"backbone": "vgg19"}, "backbone must be one of .*'vgg16', 'caffenet'.*got 'vgg19'"),
         ({"width": 0.001}, "width must be 1/64 to 8, got 0.001"),
         ({"fc_width": 0}, "fc_width must be 1 to 65536, got 0"),
         ({"dropout": 1.0}, "dropout must be 0 up to, not including, 1, got 1.0"),

@@ -45,7 +45,7 @@ def narrow_classifier(divisor: int, fc_width: int) -> nn.Sequential:
 def test_torchvisions_places_map_to_the_layers_of_the_same_shape_and_order() -> None:
     with torch.device("meta"):
         network = FCN(NetworkSpec(num_classes=21))
-    names = network.backbone.imagenet_names()
+    names = network.backbone.imagenet_names
     theirs = torchvision_state()
     weights = [name for name in theirs if name.startswith("features") and name.endswith("weight")]
     ours = dict(network.named_parameters())
@@ -70,7 +70,7 @@ def test_the_transplanted_net_is_the_classifier_on_one_224_pixel_image_without_p
     assert isinstance(first, nn.Conv2d)
     first.padding = (1, 1)  # the classifier's own, instead of the 100 that segmentation needs
     image = torch.randn(1, 3, 224, 224)
-    fc7 = network.backbone.run(dict(network.named_children()), image, Extents(None))["fc7"]
+    fc7 = network.backbone.run(dict(network.named_children()), image, Extents(None))["drop7"]
     features, dense = classifier.children()
     assert isinstance(dense, nn.Sequential)
     expected = dense[:5](features(image).flatten(1))

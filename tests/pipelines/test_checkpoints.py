@@ -40,7 +40,7 @@ def test_torchvisions_names_fill_trunk_and_fully_connected_layers(root, suffix):
     ours = dict(giver.named_parameters())
     tensors = {
         f"{theirs}.{kind}": ours[f"{name}.{kind}"].detach().clone()
-        for theirs, name in giver.backbone.imagenet_names().items()
+        for theirs, name in giver.backbone.imagenet_names.items()
         for kind in ("weight", "bias")
     }
     uri = storage.join(root, f"vgg{suffix}")
