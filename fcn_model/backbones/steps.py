@@ -62,10 +62,13 @@ class MaxPool:
         """Nothing to learn."""
         return {}
 
-    def run(self, _layers: Mapping[str, nn.Module], x: Tensor, _extents: Extents) -> Tensor:
-        """Pool."""
+    def run(self, _layers: Mapping[str, nn.Module], x: Tensor, extents: Extents) -> Tensor:
+        """Pool; windows that overlap reach into an image from outside its ``extents``."""
         g = self.geometry
-        return F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
+        x = F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
+        if g.kernel > g.stride:
+            extents.clear_(x)
+        return x
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fcn_model import FCN
 from fcn_model.losses import summed_cross_entropy
-from fcn_model.spec import Head
+from fcn_model.spec import BackboneName, Head
 from tests.support.networks import random_network
 
 HEADS: tuple[Head, ...] = ("fcn32s", "fcn16s", "fcn8s")
@@ -28,19 +28,27 @@ def on_one_canvas(images: list[Tensor], height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("head", "canvas", "grad"),
+    ("head", "canvas", "grad", "backbone"),
     [
-        ("fcn32s", (33, 40), False),
-        ("fcn16s", (33, 40), False),
-        ("fcn8s", (33, 40), False),
-        ("fcn8s", (64, 96), False),
-        ("fcn8s", (33, 40), True),
+        ("fcn32s", (33, 40), False, "vgg16"),
+        ("fcn16s", (33, 40), False, "vgg16"),
+        ("fcn8s", (33, 40), False, "vgg16"),
+        ("fcn8s", (64, 96), False, "vgg16"),
+        ("fcn8s", (33, 40), True, "vgg16"),
+        ("fcn32s", (33, 40), False, "caffenet"),
+        ("fcn8s", (64, 96), True, "caffenet"),
+        ("fcn8s", (33, 40), False, "alexnet"),
+        ("fcn32s", (64, 96), True, "googlenet"),
+        ("fcn16s", (64, 96), False, "googlenet"),
+        ("fcn8s", (33, 40), False, "googlenet"),
+        ("fcn8s", (64, 96), False, "googlenet_bn"),
     ],
 )
 def test_scores_in_a_batch_are_those_of_the_image_alone(
-    head: Head, canvas: tuple[int, int], grad: bool
+    head: Head, canvas: tuple[int, int], grad: bool, backbone: BackboneName
 ) -> None:
-    network, images = random_network(head, dtype=torch.float64), images_of()
+    network = random_network(head, dtype=torch.float64, backbone=backbone)
+    images = images_of()
     with torch.set_grad_enabled(grad):
         scores = network(on_one_canvas(images, *canvas), SIZES)
         for image, score, (h, w) in zip(images, scores, SIZES, strict=True):
@@ -70,7 +78,7 @@ def test_without_sizes_the_fill_does_leak_into_the_images() -> None:
 
 def gradients(network: FCN, images: Tensor, labels: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
     network.zero_grad()
-    summed_cross_entropy(network(images, sizes), labels, 255).backward()
+    summed_cross_entropy(network(images, sizes), labels, 255).sum().backward()
     return torch.cat([value.grad.flatten() for value in network.parameters()])  # type: ignore[union-attr]
 
 

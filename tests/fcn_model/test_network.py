@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fcn_model import FCN, NetworkSpec, build
 from fcn_model.layers import bilinear_kernel
-from fcn_model.losses import summed_cross_entropy, valid_pixels
+from fcn_model.losses import summed_cross_entropy, weight_sums
 from fcn_model.solver import parameter_groups
 from fcn_model.spec import Head
 from tests.support.networks import narrow_spec, random_network
@@ -95,8 +95,9 @@ def test_the_mean_loss_before_the_first_step_is_ln_k(head: Head, classes: int) -
     network = build(narrow_spec(head, classes)).train()
     labels = torch.randint(0, classes, (2, 20, 30))
     labels[:, :3] = 255
-    loss = summed_cross_entropy(network(torch.randn(2, 3, 20, 30)), labels, 255)
-    assert loss.item() / valid_pixels(labels, 255).item() == pytest.approx(math.log(classes), 1e-6)
+    losses = summed_cross_entropy(network(torch.randn(2, 3, 20, 30)), labels, 255)
+    means = losses / weight_sums(labels, 255)
+    assert means.tolist() == pytest.approx([math.log(classes)] * 2, 1e-6)
 
 
 def test_at_once_scales_act_on_the_skip_features_before_their_scores() -> None:
@@ -113,13 +114,15 @@ def test_at_once_scales_act_on_the_skip_features_before_their_scores() -> None:
 
 def test_scores_stay_float32_under_autocast() -> None:
     network = random_network()
-    image = torch.randn(1, 3, 32, 32)
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = network(image)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             scores = network(image)
     assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores, exact, atol=0.1, rtol=0.1)
+    # Nine bits a product, over seventeen layers: about one part in a hundred of the scores' spread,
+    # and not the same part on every processor.
+    assert (scores - exact).std() < 0.02 * exact.std()
     assert len(scores.unique()) > 0.5 * scores.numel()  # bfloat16 scores would repeat
 
 
@@ -143,7 +146,7 @@ def test_a_narrow_net_learns_from_scratch() -> None:
     images = colors[labels].permute(0, 3, 1, 2) + 0.3 * torch.randn(1, 3, 32, 32)
     losses = []
     for _ in range(25):
-        loss = summed_cross_entropy(network(images), labels, 255) / labels.numel()
+        loss = summed_cross_entropy(network(images), labels, 255).sum() / labels.numel()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
