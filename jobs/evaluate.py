@@ -31,6 +31,8 @@ class Evaluate:
     """How the labels are laid out; auto looks."""
     split: str | None = None
     """Split of the labels, where the layout has splits."""
+    task: str | None = None
+    """Of labels for several tasks, those to score against, such as geo; by default the first."""
     allow_missing: bool = False
     """Score what there is, though some labels have no mask."""
 
@@ -44,7 +46,11 @@ def score(options: Evaluate) -> tuple[Evaluation, Source]:
         from pipelines.score_tables import write_tables  # noqa: PLC0415
 
         evaluation = evaluate(
-            options.masks, labels, allow_missing=options.allow_missing, on_progress=say
+            options.masks,
+            labels,
+            task=options.task,
+            allow_missing=options.allow_missing,
+            on_progress=say,
         )
         write_tables(evaluation, options.output)
     say(evaluation.to_text())

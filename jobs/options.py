@@ -2,4 +2,6 @@
 
 from typing import Literal
 
-Layout = Literal["auto", "shards", "tar", "archive", "pairs", "voc", "camvid"]
+from pipelines import sources
+
+Layout = Literal["auto", sources.Layout]

@@ -22,17 +22,23 @@ class Prepare:
     output: str
     """Folder or URI of the shards."""
     layout: Layout = "auto"
-    """How the input is laid out; auto looks. pairs: images/ and labels/ with equal names and
-    classes.json or classes.txt; archive: any tree of images, without labels."""
+    """How the input is laid out, as docs/data.md shows; auto looks."""
     split: str | None = None
-    """Split of a pairs, voc or camvid data set, such as train or val."""
+    """Split of a data set that has splits, such as train or val."""
+    exclude: tuple[str, ...] = ()
+    """Lists of images to leave out (files or URIs, a key per line), as VOC's val of SBD's train."""
     shard_mb: int = 64
     """Size of a shard in MiB, about."""
 
 
 def work(options: Prepare) -> None:
     """Run the job."""
-    source = open_source(options.input, layout=options.layout, split=options.split)
+    source = open_source(
+        options.input, layout=options.layout, split=options.split, exclude=options.exclude
+    )
+    if options.exclude:
+        total = source.excluded + (source.records or 0)
+        say(f"{source.excluded} of {total} images stand in {', '.join(options.exclude)}: left out")
     with ray_session():
         from pipelines.prepare import prepare  # noqa: PLC0415  (Ray reads the environment first)
 
@@ -43,6 +49,7 @@ def work(options: Prepare) -> None:
             on_progress=lambda done, total, text: say(f"{done} of {total or '?'} images: {text}"),
         )
     kind = f"{len(result.classes)} classes" if result.classes else "unlabelled"
+    kind = ", ".join([kind, *(f"with {name}" for name in source.planes)])
     say(f"{result.records} images, {kind}, {result.bytes / 1e6:.1f} MB in {result.shards} shards")
     say(f"shards: {result.uri}")
 

@@ -27,8 +27,8 @@ from pipelines.errors import (
     from_data,
 )
 from pipelines.generation import PartName
-from pipelines.ingest import classes_of
 from pipelines.label_index import Place, index_labels
+from pipelines.records import LABEL
 from pipelines.scoring import ImageScore, MaskKeys, PartScore, read_mask_keys, score_part
 from pipelines.sources import Source
 from pipelines.storage import ObjectRef
@@ -50,6 +50,7 @@ class Evaluation:
     missing: int  # labels without a mask row
     model: str
     network: str
+    label_name: str = LABEL  # the label, or the plane that is another task's
 
     @property
     def errors(self) -> int:
@@ -81,17 +82,19 @@ def evaluate(
     masks_uri: str,
     labels: Source,
     *,
+    task: str | None = None,
     allow_missing: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score the masks under ``masks_uri`` against a labelled source. Needs a running Ray.
 
-    Raises InputError if masks and labels have no key in common, a key twice, masks of several
+    Of labels for several tasks ``task`` names those to score against, None the first. Raises
+    InputError if masks and labels have no key in common, a key twice, masks of several
     models, or an image whose label or mask does not fit; IncompleteError for labels
     without a mask, unless ``allow_missing``.
     """
     masks_uri = storage.parse_uri(masks_uri)
-    classes = classes_of(labels)
+    label_name, classes = labels.labels_of(task)
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         keys = list(pool.map(read_mask_keys, list_masks(masks_uri)))
     places = index_labels(labels)
@@ -105,7 +108,7 @@ def evaluate(
         )
     images: list[ImageScore] = []
     confusion = Confusion(len(classes))
-    for done, part in enumerate(_score_all(keys, labels.units, places, classes), start=1):
+    for done, part in enumerate(_score_all(keys, labels, places, task), start=1):
         images += part.images
         confusion += part.confusion
         if on_progress:
@@ -119,6 +122,7 @@ def evaluate(
         missing=len(missing),
         model=model,
         network=_network_of(keys),
+        label_name=label_name,
     )
 
 
@@ -189,12 +193,10 @@ def _network_of(keys: Sequence[MaskKeys]) -> str:
 
 
 def _score_all(
-    keys: Sequence[MaskKeys],
-    units: Sequence[Unit],
-    places: dict[str, Place],
-    classes: ClassList,
+    keys: Sequence[MaskKeys], labels: Source, places: dict[str, Place], task: str | None
 ) -> Iterator[PartScore]:
     """Every part's scores, as they are done. One dataset row is one part."""
+    label_name, classes = labels.labels_of(task)
     rows = []
     for part in keys:
         found = [places.get(key) for key in part.keys]
@@ -202,7 +204,7 @@ def _score_all(
         rows.append(
             {
                 "part": json.dumps(asdict(part.part)),
-                "units": [units[number].to_json() for number in needed],
+                "units": [labels.units[number].to_json() for number in needed],
                 "places": json.dumps(
                     [place and (needed.index(place.unit), place.row) for place in found]
                 ),
@@ -210,7 +212,10 @@ def _score_all(
         )
     ray_data.context()
     dataset = ray_data.one_row_per_block(rows).map_batches(
-        _score_row, batch_size=1, batch_format="pyarrow", fn_kwargs={"classes": classes}
+        _score_row,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"classes": classes, "label_name": label_name},
     )
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -225,7 +230,7 @@ def _score_all(
         raise ClusterError(f"Ray could not score the masks: {ray_data.last_line(error)}") from error
 
 
-def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
+def _score_row(table: pa.Table, classes: ClassList, label_name: str) -> pa.Table:
     """One part to one receipt. Errors travel as data, or they would become tracebacks."""
     row = table.to_pylist()[0]
     answer: dict[str, Any] = {"counts": "", "images": "", "error_type": "", "error": ""}
@@ -235,6 +240,7 @@ def _score_row(table: pa.Table, classes: ClassList) -> pa.Table:
             [Unit.from_json(text) for text in row["units"]],
             [place and tuple(place) for place in json.loads(row["places"])],
             classes,
+            label_name,
         )
         answer["counts"] = json.dumps(score.confusion.counts.tolist())
         answer["images"] = json.dumps([asdict(image) for image in score.images])

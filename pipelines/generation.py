@@ -33,15 +33,21 @@ class Generation:
     max_pixels: int
     """Larger images are error rows."""
     inference_abi: int = INFERENCE_ABI
+    task: str = ""
+    """The task of a network that has several; empty is the first."""
 
     @property
     def id(self) -> str:
         """16 hexadecimal digits."""
-        return short_hash(json.dumps(asdict(self), sort_keys=True))
+        return short_hash(json.dumps(self._fields(), sort_keys=True))
 
     def to_json(self) -> bytes:
         """The record that is stored beside the masks."""
-        return json.dumps({"id": self.id, **asdict(self)}, indent=1, sort_keys=True).encode()
+        return json.dumps({"id": self.id, **self._fields()}, indent=1, sort_keys=True).encode()
+
+    def _fields(self) -> dict[str, object]:
+        """All fields; the task only where there is one, so that older generations keep their id."""
+        return {name: value for name, value in asdict(self).items() if value or name != "task"}
 
 
 @dataclass(frozen=True, order=True)

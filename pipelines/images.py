@@ -16,6 +16,9 @@ Images, `decode_image`:
 Labels, `decode_label`: PNG only, palette indices or 8-bit grey taken as class ids. They never pass
 through RGB, and no orientation is applied. Grey of less than 8 bits is refused, since decoders
 scale it: 1 of 15 would become id 17.
+
+Measured planes beside an image keep their values: `decode_depth` takes 16-bit grey, `decode_hha`
+8-bit RGB, both as PNG and as stored.
 """
 
 from __future__ import annotations
@@ -75,6 +78,32 @@ def decode_label(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels
         _check_size(label, max_pixels)
         _load(label)
         return np.array(label, dtype=np.uint8)
+
+
+def decode_depth(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint16]:
+    """A depth plane as (H, W) uint16, from a 16-bit grey PNG; 0 is where nothing was measured.
+
+    Raises ImageError.
+    """
+    wanted = "a depth plane is a 16-bit grey PNG"
+    return _plane(data, _SIXTEEN_BITS, 16, wanted, max_pixels).astype(np.uint16)
+
+
+def decode_hha(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    """An HHA plane as (H, W, 3) uint8, channels in the order of the PNG. Raises ImageError."""
+    wanted = "an HHA plane is an 8-bit PNG of three channels"
+    return _plane(data, {"RGB"}, 8, wanted, max_pixels)
+
+
+def _plane(data: bytes, modes: set[str], bits: int, wanted: str, max_pixels: int) -> np.ndarray:
+    with _opened(data, ("PNG",)) as (image, _):
+        found = data[24]  # IHDR; three channels of 16 bits would be cut to 8 without a word
+        if image.mode not in modes or found != bits:
+            text = f"{wanted}; this one has mode {image.mode} and {found} bits"
+            raise ImageError("unsupported_mode", text)
+        _check_size(image, max_pixels)
+        _load(image)
+        return np.array(image)
 
 
 def check_label(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import torch
 
 from fcn_model import Segmenter
 from pipelines import checkpoints, cluster
+from pipelines.ingest import PLANE_PIXELS
 from pipelines.segment_stages import Item, Job, UnitRow, decoded, run_stage
 
 
@@ -40,6 +42,7 @@ class Infer:
             device=device,
             precision=job.generation.precision,
             batch_pixels=job.batch_pixels,
+            task=job.generation.task or None,
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -51,21 +54,23 @@ class Infer:
             self._masks(row.items, ready)
             for index, item in enumerate(row.items):
                 if item.form == "encoded":  # beyond the unit's memory budget: one at a time
-                    row.items[index] = decoded(item, self.job.generation.max_pixels)
+                    row.items[index] = decoded(item, self.job)
                     self._masks(row.items, [index] if row.items[index].form == "rgb" else [])
 
         run_stage(row, "network", work)
         return row.to_table()
 
     def _masks(self, items: list[Item], indices: Sequence[int]) -> None:
-        pixels = [
-            np.frombuffer(items[index].data, np.uint8).reshape(
-                items[index].height, items[index].width, 3
-            )
+        pixels = [_pixels(items[index].data, items[index], np.uint8, (3,)) for index in indices]
+        planes = [
+            {
+                name: _pixels(data, items[index], *PLANE_PIXELS[name])
+                for name, data in zip(self.job.planes, items[index].planes, strict=True)
+            }
             for index in indices
         ]
         try:
-            masks = self.segmenter.batch(pixels)
+            masks = self.segmenter.batch(pixels, planes)
         except (torch.OutOfMemoryError, MemoryError):
             if len(indices) == 1:
                 raise
@@ -74,4 +79,9 @@ class Infer:
                 self._masks(items, [index])
             return
         for index, mask in zip(indices, masks, strict=True):
-            items[index] = replace(items[index], form="mask", data=mask.tobytes())
+            items[index] = replace(items[index], form="mask", data=mask.tobytes(), planes=())
+
+
+def _pixels(data: Any, item: Item, kind: type[np.generic], axes: tuple[int, ...]) -> Any:
+    """Pixels that travelled as bytes, as a view."""
+    return np.frombuffer(data, kind).reshape(item.height, item.width, *axes)

@@ -6,8 +6,7 @@ and width: ragged tensor columns turn into pickled objects without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from ray.data import RandomSeedConfig, TaskPoolStrategy
 
 from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
-from pipelines import images, ray_data
-from pipelines.errors import ImageError, InputError
-from pipelines.records import Record
+from pipelines import ray_data
+from pipelines.decoding import Pair, decode_pair
+from pipelines.errors import InputError
 from pipelines.sources import Source
 from pipelines.units import Unit, read_unit
 
@@ -33,28 +32,40 @@ ROWS = pa.schema(
     ]
 )
 """``image`` is height*width*3 bytes RGB, ``label`` height*width bytes of class ids. ``error`` is
-empty, or says why this unit has no further row; its other columns are then null."""
+empty, or says why this unit has no further row; its other columns are then null. Each plane is one
+more column of bytes by its name, see `PLANE_PIXELS`."""
+
+PLANE_PIXELS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "depth": (np.uint16, ()),
+    "hha": (np.uint8, (3,)),
+    "geo": (np.uint8, ()),
+}
+"""Type and further axes of a plane's pixels, beside height and width."""
 
 BLOCK_BYTES = 4 << 20
 """Rows leave the decoder in blocks of about this size, so that workers can share them evenly."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One decoded training example: ``image`` (H, W, 3) uint8 RGB, ``label`` (H, W) uint8."""
-
-    key: str
-    image: np.ndarray
-    label: np.ndarray
-
-
-def labelled_rows(source: Source, *, shuffle_seed: int | None = None, tasks: int = 2) -> Any:
+def labelled_rows(
+    source: Source,
+    *,
+    shuffle_seed: int | None = None,
+    tasks: int = 2,
+    planes: Sequence[str] | None = None,
+) -> Any:
     """A Ray dataset of `ROWS`, every record of the source once per execution.
 
     With a seed the units come in another order at each execution (epoch). At most ``tasks``
-    decoding tasks run at a time. Raises InputError for a source without labels.
+    decoding tasks run at a time. ``planes`` are those that are wanted, None for all. Raises
+    InputError for a source without labels, or without a plane that is wanted.
     """
     classes = classes_of(source)
+    wanted = source.planes if planes is None else tuple(planes)
+    if missing := [name for name in wanted if name not in source.planes]:
+        raise InputError(
+            f"{source.uri} has no plane {missing[0]!r}, which is wanted; "
+            f"it has {list(source.planes) or 'images and labels only'}"
+        )
     ray_data.context().target_max_block_size = BLOCK_BYTES
     rows = [{"unit": unit.to_json()} for unit in source.units]
     dataset = ray_data.one_row_per_block(rows)
@@ -65,22 +76,22 @@ def labelled_rows(source: Source, *, shuffle_seed: int | None = None, tasks: int
         decode_units,
         batch_size=1,
         batch_format="pyarrow",
-        fn_kwargs={"classes": classes},
+        fn_kwargs={"classes": classes, "tasks": dict(source.tasks), "planes": wanted},
         compute=TaskPoolStrategy(size=tasks),
     )
 
 
 def classes_of(source: Source) -> ClassList:
     """The class list of a labelled source. Raises InputError if it has none."""
-    if source.classes is None:
-        raise InputError(
-            f"{source.uri} has no class list, so it cannot be used as labelled data; "
-            "prepare it from a labelled layout (pairs, voc, camvid), or put a classes.json there"
-        )
-    return source.classes
+    return source.labels_of(None)[1]
 
 
-def decode_units(table: pa.Table, classes: ClassList) -> Iterator[pa.Table]:
+def decode_units(
+    table: pa.Table,
+    classes: ClassList,
+    tasks: Mapping[str, ClassList] | None = None,
+    planes: Sequence[str] = (),
+) -> Iterator[pa.Table]:
     """Decode the units of ``table`` into tables of `ROWS`, about BLOCK_BYTES at a time.
 
     What cannot be used becomes one row with ``error`` set, so that the driver can raise it as one
@@ -90,42 +101,25 @@ def decode_units(table: pa.Table, classes: ClassList) -> Iterator[pa.Table]:
     size = 0
     try:
         for text in table["unit"].to_pylist():
-            for record in read_unit(Unit.from_json(text)):
-                pair = decode_pair(record, classes)
+            for record in read_unit(Unit.from_json(text), planes=planes):
+                pair = decode_pair(record, classes, tasks)
                 pending.append(pair)
-                size += pair.image.nbytes + pair.label.nbytes
+                size += pair.nbytes
                 if size >= BLOCK_BYTES:
-                    yield rows_table(pending)
+                    yield rows_table(pending, planes)
                     pending, size = [], 0
     except FCNError as error:
-        yield pa.Table.from_pylist([{"error": str(error)}], schema=ROWS)
+        yield pa.Table.from_pylist([{"error": str(error)}], schema=_schema(planes))
         return
-    yield rows_table(pending)
+    yield rows_table(pending, planes)
 
 
-def decode_pair(record: Record, classes: ClassList) -> Pair:
-    """Decode and check one labelled record.
-
-    Raises InputError (LabelError) naming the image if it has no label, cannot be decoded, or its
-    label holds an id outside the class list or has another size.
-    """
-    where = f"{record.key} ({record.uri})"
-    if record.label is None:
-        raise InputError(f"image {where} has no label; training and evaluation need one for each")
-    try:
-        image = images.decode_image(record.image)
-    except ImageError as error:
-        raise InputError(f"image {where} cannot be read: {error}") from error
-    try:
-        label = images.decode_label(record.label)
-    except ImageError as error:
-        raise InputError(f"the label of image {where} cannot be read: {error}") from error
-    images.check_label(label, classes, where, image_size=image.shape[:2])
-    return Pair(record.key, image, label)
+def _schema(planes: Sequence[str]) -> pa.Schema:
+    return pa.schema([*ROWS, *((name, pa.large_binary()) for name in planes)])
 
 
-def rows_table(pairs: Sequence[Pair]) -> pa.Table:
-    """Pairs as a table of `ROWS`."""
+def rows_table(pairs: Sequence[Pair], planes: Sequence[str] = ()) -> pa.Table:
+    """Pairs as a table of `ROWS` and the named planes."""
     return pa.table(
         {
             "key": [pair.key for pair in pairs],
@@ -134,8 +128,9 @@ def rows_table(pairs: Sequence[Pair]) -> pa.Table:
             "image": [pair.image.tobytes() for pair in pairs],
             "label": [pair.label.tobytes() for pair in pairs],
             "error": [""] * len(pairs),
+            **{name: [pair.planes[name].tobytes() for pair in pairs] for name in planes},
         },
-        schema=ROWS,
+        schema=_schema(planes),
     )
 
 
@@ -145,14 +140,27 @@ def pairs_of(table: pa.Table) -> list[Pair]:
     Raises InputError with the text of the first error row.
     """
     pairs = []
+    names = [name for name in table.column_names if name in PLANE_PIXELS]
     for index in range(table.num_rows):
-        row = {name: table[name][index] for name in ROWS.names}
+        row = {name: table[name][index] for name in (*ROWS.names, *names)}
         if error := row["error"].as_py():
             raise InputError(error)
-        height, width = row["height"].as_py(), row["width"].as_py()
-        pixels = np.frombuffer(row["image"].as_buffer(), np.uint8)
-        label = np.frombuffer(row["label"].as_buffer(), np.uint8)
+        size = row["height"].as_py(), row["width"].as_py()
         pairs.append(
-            Pair(row["key"].as_py(), pixels.reshape(height, width, 3), label.reshape(height, width))
+            Pair(
+                row["key"].as_py(),
+                _array(row["image"], size, np.uint8, (3,)),
+                _array(row["label"], size, np.uint8, ()),
+                {name: _array(row[name], size, *PLANE_PIXELS[name]) for name in names},
+            )
         )
     return pairs
+
+
+def _array(
+    cell: pa.LargeBinaryScalar,
+    size: tuple[int, int],
+    kind: type[np.generic],
+    axes: tuple[int, ...],
+) -> np.ndarray:
+    return np.frombuffer(cell.as_buffer(), kind).reshape(*size, *axes)

@@ -25,7 +25,7 @@ class Place:
 def index_labels(source: Source) -> dict[str, Place]:
     """The place of every key of a labelled source.
 
-    Of Parquet only the key column is read, of raw files nothing; a tar is read whole. Raises
+    Of Parquet only the key column is read, of files nothing; a tar is read whole. Raises
     InputError if a key occurs twice: a mask could not be joined to its label.
     """
     places: dict[str, Place] = {}
@@ -47,7 +47,7 @@ def _keys(unit: Unit) -> list[str]:
 
 
 def _iterate_keys(unit: Unit) -> Iterator[str]:
-    if unit.kind == "raw":
+    if unit.kind in {"raw", "nyud-mat"}:
         yield from unit.keys
     elif unit.kind == "parquet":
         yield from read_keys(unit.objects[0], unit.start, unit.stop)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,8 @@ from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
 from pipelines import storage
 from pipelines.errors import ShardError
-from pipelines.records import Record
-from pipelines.schemas import SHARD, classes_of
+from pipelines.records import LABEL, Record
+from pipelines.schemas import IMAGE, PLANES, SHARD, classes_of, tasks_of
 from pipelines.storage import ObjectRef
 
 MAX_ROW_GROUP_BYTES = 2 << 30
@@ -22,12 +23,17 @@ MAX_ROW_GROUP_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Footer:
-    """A shard's footer: rows and uncompressed bytes of each row group, classes, text metadata."""
+    """A shard's footer: rows and uncompressed bytes of each row group, classes, text metadata.
+
+    ``tasks`` are the class lists of further labels, ``planes`` the further columns that it has.
+    """
 
     group_rows: tuple[int, ...]
     group_bytes: tuple[int, ...]
     classes: ClassList | None
     metadata: dict[str, str]
+    tasks: dict[str, ClassList]
+    planes: tuple[str, ...]
 
 
 def read_footer(ref: ObjectRef) -> Footer:
@@ -36,23 +42,38 @@ def read_footer(ref: ObjectRef) -> Footer:
         return _footer(ref, file)
 
 
-def read_rows(ref: ObjectRef, start: int = 0, stop: int | None = None) -> list[Record]:
-    """The records of rows ``start`` .. ``stop`` - 1 in row order.
+def read_rows(
+    ref: ObjectRef,
+    start: int = 0,
+    stop: int | None = None,
+    planes: Sequence[str] | None = (),
+) -> list[Record]:
+    """The records of rows ``start`` .. ``stop`` - 1 in row order, with some planes or (None) all.
 
     Page checksums are verified where the writer stored them, as ours does. Raises ShardError for
     damage, missing columns and rows beyond the end; ChangedError if the object was overwritten.
     """
-    columns = ["key", "uri", "etag", "image", "label"]
+    columns = ["key", "uri", "etag", "image", "label", *(PLANES if planes is None else planes)]
+    table = _read_range(ref, start, stop, columns, optional=planes is None)
     return [
         Record(
             key=row["key"],
             uri=row["uri"],
             etag=row["etag"],
-            image=(row["image"] or {}).get("bytes") or b"",
-            label=(row["label"] or {}).get("bytes"),
+            image=_bytes(row["image"]) or b"",
+            label=_bytes(row["label"]),
+            planes={
+                name: data
+                for name in table.column_names[5:]
+                if (data := _bytes(row[name])) is not None
+            },
         )
-        for row in _read_range(ref, start, stop, columns).to_pylist()
+        for row in table.to_pylist()
     ]
+
+
+def _bytes(value: dict[str, Any] | None) -> bytes | None:
+    return (value or {}).get("bytes")
 
 
 def read_keys(ref: ObjectRef, start: int = 0, stop: int | None = None) -> list[str]:
@@ -61,20 +82,27 @@ def read_keys(ref: ObjectRef, start: int = 0, stop: int | None = None) -> list[s
 
 
 def read_label_rows(
-    ref: ObjectRef, start: int = 0, stop: int | None = None
+    ref: ObjectRef, start: int = 0, stop: int | None = None, column: str = LABEL
 ) -> list[tuple[str, bytes | None]]:
     """The image URI and the label of each row, without its image. Raises as `read_rows`."""
-    rows = _read_range(ref, start, stop, ["uri", "label"]).to_pylist()
-    return [(row["uri"], (row["label"] or {}).get("bytes")) for row in rows]
+    rows = _read_range(ref, start, stop, ["uri", column]).to_pylist()
+    return [(row["uri"], _bytes(row[column])) for row in rows]
 
 
-def _read_range(ref: ObjectRef, start: int, stop: int | None, columns: list[str]) -> pa.Table:
+def _read_range(
+    ref: ObjectRef, start: int, stop: int | None, columns: list[str], *, optional: bool = False
+) -> pa.Table:
+    """Some columns of some rows; with ``optional``, those of the columns that there are."""
     with _opened(ref) as file:
         footer = _footer(ref, file)
         total = sum(footer.group_rows)
         stop = total if stop is None else stop
         if not 0 <= start <= stop <= total:
             raise ShardError(f"{ref.uri}: rows {start} to {stop} are wanted, it has {total}")
+        absent = [name for name in columns if name not in file.schema_arrow.names]
+        if absent and not optional:
+            raise ShardError(f"{ref.uri}: there is no column {absent[0]!r}, which is wanted")
+        columns = [name for name in columns if name not in absent]
         groups, first = _groups(footer.group_rows, start, stop)
         if any(footer.group_bytes[group] > MAX_ROW_GROUP_BYTES for group in groups):
             raise ShardError(f"{ref.uri}: a row group is over {MAX_ROW_GROUP_BYTES} bytes")
@@ -102,7 +130,8 @@ def _footer(ref: ObjectRef, file: pq.ParquetFile) -> Footer:
             f"{ref.uri}: columns {missing} are missing (it has {schema.names}); "
             "make shards from other data with jobs/prepare.py"
         )
-    for field in SHARD:
+    planes = tuple(name for name in PLANES if name in schema.names)
+    for field in (*SHARD, *(pa.field(name, IMAGE) for name in planes)):
         if schema.field(field.name).type != field.type:
             found = schema.field(field.name).type
             raise ShardError(f"{ref.uri}: column {field.name!r} is {found}, wanted {field.type}")
@@ -113,6 +142,8 @@ def _footer(ref: ObjectRef, file: pq.ParquetFile) -> Footer:
         group_bytes=tuple(group.total_byte_size for group in groups),
         classes=classes_of(schema),
         metadata={key.decode(): value.decode(errors="replace") for key, value in stored.items()},
+        tasks=tasks_of(schema),
+        planes=planes,
     )
 
 

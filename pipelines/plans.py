@@ -41,11 +41,14 @@ class Worklist:
     changed: list[Unit] = field(default_factory=list)
 
 
-def plan_units(source: Source, output: str, generation: Generation) -> Plan:
+def plan_units(
+    source: Source, output: str, generation: Generation, planes: Sequence[str] = ()
+) -> Plan:
     """The plan of a source under ``output``, extended by what no earlier plan has.
 
-    Runs that plan at once agree: one of them wins each number, and the others take its plan over.
-    Raises InputError if ``output`` holds masks of other input.
+    ``planes`` are those that the generation's network needs beside each image. Runs that plan at
+    once agree: one of them wins each number, and the others take its plan over. Raises InputError
+    if ``output`` holds masks of other input.
     """
     _claim(source, output, generation)
     folder = storage.join(output, "_fcn", "plan", generation.id)
@@ -53,7 +56,7 @@ def plan_units(source: Source, output: str, generation: Generation) -> Plan:
     for number in range(MAX_PLANS):
         uri = storage.join(folder, f"{number:05d}.json")
         if storage.stat(uri) is None:
-            fresh = _not_in(plan, source.units)
+            fresh = _not_in(plan, source.units, planes)
             text = json.dumps([unit.to_json() for unit in fresh])
             if not fresh or storage.create(uri, text.encode()):
                 return _extended(plan, fresh)
@@ -69,7 +72,12 @@ def sort_out(plan: Plan, source: Source, parts: Mapping[str, set[str]]) -> Workl
     done from the input as it is now. Input that is gone does not undo a unit. A shard that was cut
     anew counts as changed as a whole if any part of its old cut is there: rows would be doubled.
     """
-    listed = {ref.uri: ref for unit in source.units for ref in unit.objects}
+    listed = {
+        ref.uri: ref
+        for unit in source.units
+        for refs in (unit.objects, *(refs for _, refs in unit.planes))
+        for ref in refs
+    }
     present = {part_name(_pinned_to(unit, listed)) for unit in plan.units}
     recut = {
         unit.objects[0].uri
@@ -109,7 +117,12 @@ def _claim(source: Source, output: str, generation: Generation) -> None:
 
 def _pinned_to(unit: Unit, listed: Mapping[str, ObjectRef]) -> Unit:
     """The unit in the versions that are there now; what is gone keeps its planned version."""
-    return replace(unit, objects=tuple(listed.get(ref.uri, ref) for ref in unit.objects))
+
+    def now(refs: tuple[ObjectRef, ...]) -> tuple[ObjectRef, ...]:
+        return tuple(listed.get(ref.uri, ref) for ref in refs)
+
+    planes = tuple((name, now(refs)) for name, refs in unit.planes)
+    return replace(unit, objects=now(unit.objects), planes=planes)
 
 
 def _extended(plan: Plan, added: Iterable[Unit]) -> Plan:
@@ -121,10 +134,11 @@ def _extended(plan: Plan, added: Iterable[Unit]) -> Plan:
     return Plan(kept + added, plan.superseded + gone)
 
 
-def _not_in(plan: Plan, units: Sequence[Unit]) -> list[Unit]:
+def _not_in(plan: Plan, units: Sequence[Unit], planes: Sequence[str]) -> list[Unit]:
     """The units that the plan lacks: files by URI, shards by URI and version.
 
-    Units of a plan know no labels: they would be fetched for nothing.
+    Units of a plan know no labels, and of planes those that the network needs: others would be
+    fetched for nothing.
     """
     files = {ref.uri for unit in plan.units if unit.kind == "raw" for ref in unit.objects}
     shards = {unit.objects[0] for unit in plan.units if unit.kind != "raw"}
@@ -133,9 +147,14 @@ def _not_in(plan: Plan, units: Sequence[Unit]) -> list[Unit]:
         if unit.kind != "raw":
             fresh += [unit] if unit.objects[0] not in shards else []
             continue
-        pairs = zip(unit.keys, unit.objects, strict=True)
-        group = [(key, ref) for key, ref in pairs if ref.uri not in files]
-        if group:
-            keys, objects = zip(*group, strict=True)
-            fresh.append(Unit("raw", objects, keys=keys))
+        new = [index for index, ref in enumerate(unit.objects) if ref.uri not in files]
+        if new:
+            needed = tuple(
+                (name, tuple(refs[index] for index in new))
+                for name, refs in unit.planes
+                if name in planes
+            )
+            objects = tuple(unit.objects[index] for index in new)
+            keys = tuple(unit.keys[index] for index in new)
+            fresh.append(Unit("raw", objects, keys=keys, planes=needed))
     return fresh

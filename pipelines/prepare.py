@@ -74,7 +74,7 @@ def prepare(
     plans = plan_shards(source, shard_bytes, shard_records)
     if not plans:
         raise InputError(f"{source.uri} holds no image; there is nothing to prepare")
-    fingerprint = _whole(plans, source.classes)
+    fingerprint = _whole(plans, source)
     present = _present(source, root, plans)
     receipts: dict[str, Receipt] = {}
     if MANIFEST_NAME in present:
@@ -82,9 +82,9 @@ def prepare(
         if all(plan.name in present for plan in plans):
             return _prepared_before(source, root, plans, present, say)
     if source.classes is not None:
-        _write_classes(storage.join(root, CLASSES_NAME), source.classes)
+        _write_classes(storage.join(root, CLASSES_NAME), source.classes, source.tasks)
     done = 0
-    for receipt in _make_all(plans, root, source.classes):
+    for receipt in _make_all(plans, root, source.classes, source.tasks):
         receipts[receipt.name] = receipt
         done += len(receipt.images)
         verb = "was there" if receipt.existing else "written"
@@ -107,8 +107,8 @@ def _silent(_done: int, _total: int | None, _text: str) -> None:
     """Progress for callers who do not ask."""
 
 
-def _whole(plans: Sequence[ShardPlan], classes: ClassList | None) -> str:
-    prints = [plan.fingerprint(classes) for plan in plans]
+def _whole(plans: Sequence[ShardPlan], source: Source) -> str:
+    prints = [plan.fingerprint(source.classes, source.tasks) for plan in plans]
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
@@ -159,14 +159,20 @@ def _prepared_before(
     return Prepared(root, source.classes, records, size, len(plans), existing=len(plans))
 
 
-def _write_classes(uri: str, classes: ClassList) -> None:
-    data = json.dumps(classes.to_dict(), indent=1).encode()
+def _write_classes(uri: str, classes: ClassList, tasks: Mapping[str, ClassList]) -> None:
+    value = classes.to_dict()
+    if tasks:
+        value["tasks"] = {name: task.to_dict() for name, task in tasks.items()}
+    data = json.dumps(value, indent=1).encode()
     if not storage.create(uri, data) and storage.read_bytes(uri) != data:
         raise InputError(f"{uri} holds another class list; choose another output")
 
 
 def _make_all(
-    plans: Sequence[ShardPlan], root: str, classes: ClassList | None
+    plans: Sequence[ShardPlan],
+    root: str,
+    classes: ClassList | None,
+    tasks: Mapping[str, ClassList] | None = None,
 ) -> Iterator[Receipt]:
     """Make the shards on the cluster; receipts come as they are done, in any order."""
     ray_data.context()
@@ -175,7 +181,7 @@ def _make_all(
         _make_one,
         batch_size=1,
         batch_format="pyarrow",
-        fn_kwargs={"root": root, "classes": classes},
+        fn_kwargs={"root": root, "classes": classes, "tasks": dict(tasks or {})},
     )
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -189,13 +195,15 @@ def _make_all(
         ) from error
 
 
-def _make_one(table: pa.Table, root: str, classes: ClassList | None) -> pa.Table:
+def _make_one(
+    table: pa.Table, root: str, classes: ClassList | None, tasks: Mapping[str, ClassList]
+) -> pa.Table:
     """One plan row to one receipt row. Errors travel as data, or they would become tracebacks."""
     row: dict[str, Any] = table.to_pylist()[0]
     answer = {"receipt": "", "error_type": "", "error": ""}
     try:
         plan = ShardPlan(row["name"], Unit.from_json(row["unit"]))
-        answer["receipt"] = make_shard(plan, root, classes).to_json()
+        answer["receipt"] = make_shard(plan, root, classes, tasks).to_json()
     except FCNError as error:
         answer |= errors.as_data(error)
     except Exception as error:

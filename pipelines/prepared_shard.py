@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from fcn_model.classes import ClassList
 from pipelines import images, storage
-from pipelines.errors import ForeignObjectError, ImageError, InputError, LabelError, ShardError
+from pipelines.decoding import decode_pair
+from pipelines.errors import ForeignObjectError, ImageError, InputError, ShardError
 from pipelines.parquet_records import read_footer, read_rows
-from pipelines.records import Record
+from pipelines.records import LABEL, Record
 from pipelines.shards import ShardPlan, write_shard
 from pipelines.storage import ObjectRef
 from pipelines.units import read_unit
@@ -38,7 +39,12 @@ class Receipt:
         return cls(**{**value, "images": tuple(tuple(image) for image in value["images"])})
 
 
-def make_shard(plan: ShardPlan, root: str, classes: ClassList | None) -> Receipt:
+def make_shard(
+    plan: ShardPlan,
+    root: str,
+    classes: ClassList | None,
+    tasks: Mapping[str, ClassList] | None = None,
+) -> Receipt:
     """Make sure that the planned shard lies below ``root``.
 
     A shard that is there is compared by its fingerprint and left alone. Raises InputError or
@@ -46,16 +52,15 @@ def make_shard(plan: ShardPlan, root: str, classes: ClassList | None) -> Receipt
     has the shard's name, and what `read_unit` and the storage raise.
     """
     uri = storage.join(root, plan.name)
-    fingerprint = plan.fingerprint(classes)
+    fingerprint = plan.fingerprint(classes, tasks)
     if (ref := storage.stat(uri)) is not None:
         return _existing(plan.name, ref, fingerprint)
     try:
-        records = read_unit(plan.unit)
+        read = read_unit(plan.unit, planes=None)
     except ImageError as error:
         raise InputError(f"an image file cannot be used: {error}") from error
-    for record in records:
-        check_record(record, classes)
-    data = write_shard(records, classes, metadata={FINGERPRINT: fingerprint})
+    records = [check_record(record, classes, tasks) for record in read]
+    data = write_shard(records, classes, tasks=tasks, metadata={FINGERPRINT: fingerprint})
     if storage.create(uri, data):
         return _receipt(plan.name, records, len(data), existing=False)
     # Another attempt at the same plan was faster. Its shard counts.
@@ -64,30 +69,31 @@ def make_shard(plan: ShardPlan, root: str, classes: ClassList | None) -> Receipt
     return _existing(plan.name, winner, fingerprint)
 
 
-def check_record(record: Record, classes: ClassList | None) -> None:
-    """Check that a record of labelled data can be trained on, or that unlabelled data is just that.
+def check_record(
+    record: Record, classes: ClassList | None, tasks: Mapping[str, ClassList] | None = None
+) -> Record:
+    """The record as it goes into a shard, where labels are PNGs of ids and need no rule.
 
-    Raises InputError, or LabelError for the label's ids and size, naming the image.
+    A record of labelled data must be one that can be trained on, and a record of unlabelled data
+    just that. Raises InputError, or LabelError for ids and sizes, naming the image.
     """
-    where = f"image {record.key} ({record.uri})"
     if classes is None:
         if record.label is not None:
             raise InputError(
-                f"{where} has a label, but nothing says what its ids mean; "
-                "put a classes.json at the root of the data"
+                f"image {record.key} ({record.uri}) has a label, but nothing says what its ids "
+                "mean; put a classes.json at the root of the data"
             )
-        return
-    if record.label is None:
-        raise InputError(f"{where} has no label, but the data set has a class list")
-    try:
-        size = images.decode_image(record.image).shape[:2]
-    except ImageError as error:
-        raise InputError(f"{where} cannot be read ({error.kind}): {error}") from error
-    try:
-        label = images.decode_label(record.label)
-    except ImageError as error:
-        raise LabelError(f"{where}: its label cannot be read ({error.kind}): {error}") from error
-    images.check_label(label, classes, where, image_size=size)
+        return record
+    pair = decode_pair(record, classes, tasks)
+    if not record.rules:
+        return record
+    painted = {
+        name: images.encode_label(pair.planes[name], (tasks or {})[name])
+        for name in record.rules
+        if name in pair.planes
+    }
+    label = images.encode_label(pair.label, classes) if LABEL in record.rules else record.label
+    return replace(record, label=label, planes={**record.planes, **painted}, rules={})
 
 
 def _existing(name: str, ref: ObjectRef, fingerprint: str) -> Receipt:

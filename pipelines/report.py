@@ -13,6 +13,7 @@ from pipelines import cluster, images, storage
 from pipelines.evaluation import Evaluation, list_masks
 from pipelines.label_index import index_labels
 from pipelines.panel import Example, draw_example, draw_panel
+from pipelines.records import LABEL
 from pipelines.score_tables import MEAN_IU_RULE
 from pipelines.scoring import ImageScore, read_mask_keys, read_part
 from pipelines.sources import Source
@@ -118,16 +119,19 @@ def _fetch(
     places = index_labels(labels)
     masks = _masks(evaluation.masks, {key for key, _ in chosen})
     examples = []
+    name = evaluation.label_name
+    planes = () if name == LABEL else (name,)
     for key, mean_iu in chosen:
-        record = read_unit(labels.units[places[key].unit])[places[key].row]
-        assert record.label is not None, "only labelled images are scored"
+        record = read_unit(labels.units[places[key].unit], planes=planes)[places[key].row]
+        label = record.label if name == LABEL else record.planes[name]
+        assert label is not None, "only labelled images are scored"
         mask = images.decode_label(masks[key], max_pixels=images.MAX_SIDE**2)
         examples.append(
             Example(
                 key=key,
                 mean_iu=mean_iu,
                 image=images.decode_image(record.image, max_pixels=mask.size),
-                label=images.decode_label(record.label, max_pixels=mask.size),
+                label=record.rule(name).decode(label, key, max_pixels=mask.size),
                 mask=mask,
             )
         )

@@ -30,7 +30,11 @@ SHARD = pa.schema(
 )
 """One row per input image. ``height`` and ``width`` are those of the upright image in pixels, 0 if
 its header could not be read. ``label`` is a palette or grey PNG of class ids, null in an unlabelled
-archive. ``uri`` and ``etag`` name the source object."""
+archive. ``uri`` and ``etag`` name the source object. The `PLANES` that a data set has follow."""
+
+PLANES = ("depth", "hha", "geo")
+"""Further columns of type IMAGE, in this order: a 16-bit grey PNG, an 8-bit PNG of three channels,
+and a second label, of which the class list stands in the metadata."""
 
 MANIFEST = pa.schema(
     [
@@ -124,16 +128,27 @@ CONFUSION = pa.schema([("label", pa.int32()), ("mask", pa.int32()), ("pixels", p
 """K*K rows in long form: pixels of class ``label`` that the mask calls ``mask``."""
 
 CLASSES_KEY = b"fcn.classes"
+TASKS_KEY = b"fcn.tasks"
 
 
 def with_metadata(
-    schema: pa.Schema, *, classes: ClassList | None = None, extra: Mapping[str, str] | None = None
+    schema: pa.Schema,
+    *,
+    classes: ClassList | None = None,
+    tasks: Mapping[str, ClassList] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The schema with its Hugging Face features, its class list and further text metadata."""
+    """The schema with its Hugging Face features, class lists and further text metadata.
+
+    ``tasks`` are the class lists of further labels by the names of their columns.
+    """
     features = {field.name: _feature(field.type) for field in schema}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     if classes is not None:
         metadata[CLASSES_KEY.decode()] = json.dumps(classes.to_dict())
+    if tasks:
+        listed = {name: task.to_dict() for name, task in tasks.items()}
+        metadata[TASKS_KEY.decode()] = json.dumps(listed)
     return schema.with_metadata({**metadata, **(extra or {})})
 
 
@@ -141,6 +156,12 @@ def classes_of(schema: pa.Schema) -> ClassList | None:
     """The class list that `with_metadata` stored, or None. Raises SpecError if it is damaged."""
     stored = (schema.metadata or {}).get(CLASSES_KEY)
     return None if stored is None else ClassList.from_dict(json.loads(stored))
+
+
+def tasks_of(schema: pa.Schema) -> dict[str, ClassList]:
+    """The further labels' class lists, by column. Raises SpecError if one is damaged."""
+    stored = json.loads((schema.metadata or {}).get(TASKS_KEY, b"{}"))
+    return {name: ClassList.from_dict(value) for name, value in stored.items()}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

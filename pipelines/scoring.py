@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from fcn_model import ClassList, Confusion
 from pipelines import images, storage
 from pipelines.errors import ImageError, InputError
+from pipelines.records import LABEL
 from pipelines.schemas import MASKS, classes_of
 from pipelines.storage import ObjectRef
-from pipelines.units import Unit, read_labels
+from pipelines.units import StoredLabel, Unit, read_labels
 
 Status = Literal["ok", "error", "no_label"]
 
@@ -102,21 +103,23 @@ def score_part(
     label_units: Sequence[Unit],
     places: Sequence[tuple[int, int] | None],
     classes: ClassList,
+    label_name: str = LABEL,
 ) -> PartScore:
     """Score a part's rows.
 
-    ``places`` has, for every row, the number of the unit in ``label_units`` and the row there that
-    hold its label, or None. Raises InputError, naming the image, for a mask or a label that
-    cannot be read, a label that is missing or does not fit the classes, or sizes that differ.
+    ``label_name`` is the label, or the plane that is another. ``places`` has, for every row, the
+    number of the unit in ``label_units`` and the row there that hold its label, or None. Raises
+    InputError, naming the image, for a mask or a label that cannot be read, a label that is missing
+    or does not fit the classes, or sizes that differ.
     """
     rows = read_part(part, ["key", "status", "mask"]).to_pylist()
     assert len(rows) == len(places), "the part changed between planning and scoring"
-    labels: dict[tuple[int, int], tuple[str, bytes | None]] = {}
+    labels: dict[tuple[int, int], StoredLabel] = {}
     wanted = {place for place in places if place is not None}
     for number, unit in enumerate(label_units):
-        for index, (uri, label) in enumerate(read_labels(unit)):
+        for index, label in enumerate(read_labels(unit, label_name)):
             if (number, index) in wanted:
-                labels[number, index] = (uri, label)
+                labels[number, index] = label
     total = Confusion(len(classes))
     scores = []
     for row, place in zip(rows, places, strict=True):
@@ -126,25 +129,23 @@ def score_part(
             scores.append(ImageScore(row["key"], "no_label"))
         else:
             confusion, void_pixels = _count(
-                row["key"], row["mask"]["bytes"], *labels[place], classes
+                row["key"], row["mask"]["bytes"], labels[place], classes
             )
             total += confusion
             scores.append(ImageScore.of(row["key"], confusion, void_pixels))
     return PartScore(total, tuple(scores))
 
 
-def _count(
-    key: str, mask: bytes, uri: str, label_bytes: bytes | None, classes: ClassList
-) -> tuple[Confusion, int]:
+def _count(key: str, mask: bytes, stored: StoredLabel, classes: ClassList) -> tuple[Confusion, int]:
     """The counts of one image, and its void pixels."""
-    where = f"{key} ({uri})"
-    if label_bytes is None:
+    where = f"{key} ({stored.uri})"
+    if stored.data is None:
         raise InputError(f"image {where} has no label, so its mask cannot be scored")
     try:
         # Masks are our own, of any size that segmentation was told to accept.
         predicted = images.decode_label(mask, max_pixels=images.MAX_SIDE**2)
         limit = max(predicted.size, images.DEFAULT_MAX_PIXELS)
-        label = images.decode_label(label_bytes, max_pixels=limit)
+        label = stored.rule.decode(stored.data, where, max_pixels=limit)
     except ImageError as error:
         raise InputError(f"the label or mask of image {where} cannot be read: {error}") from error
     images.check_label(label, classes, where)

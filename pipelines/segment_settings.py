@@ -18,6 +18,8 @@ class SegmentConfig:
     """Folder or URI; masks go to data/gen=.../ under it."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network's arithmetic. It is part of the generation: another precision, other masks."""
+    task: str | None = None
+    """Of a network with several tasks, the one to segment, such as geo; by default the first."""
     num_actors: int = 1
     """Copies of the network that run at a time; one GPU each if the cluster has GPUs."""
     batch_pixels: int = 2_000_000

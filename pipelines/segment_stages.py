@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fcn_model.classes import ClassList
 from pipelines import images, parts, storage
+from pipelines.decoding import MEASURED
 from pipelines.errors import ImageError
 from pipelines.generation import Generation, data_uri, part_name
 from pipelines.units import Unit, read_unit
@@ -29,7 +30,7 @@ UNIT_ROW = pa.schema(
     [("meta", pa.string())]
     + [(name, pa.list_(pa.string())) for name in ("key", "uri", "etag", "form", "kind", "error")]
     + [(name, pa.list_(pa.int32())) for name in ("height", "width")]
-    + [("data", pa.list_(pa.large_binary()))]
+    + [("data", pa.list_(pa.large_binary())), ("planes", pa.list_(pa.list_(pa.large_binary())))]
 )
 
 
@@ -43,17 +44,19 @@ class Job:
     classes: ClassList
     batch_pixels: int
     actors_per_node: int
+    planes: tuple[str, ...] = ()  # further inputs of the network, in its order
 
 
 @dataclass(frozen=True)
 class Item:
-    """One record on its way: ``data`` is what ``form`` says."""
+    """One record on its way: ``data`` and the network's further ``planes`` are as ``form`` says."""
 
     key: str
     uri: str
     etag: str
     form: Literal["encoded", "rgb", "mask", "error"]
     data: Any = b""
+    planes: tuple[Any, ...] = ()
     height: int = 0
     width: int = 0
     kind: str = ""
@@ -61,7 +64,8 @@ class Item:
 
     def failed(self, kind: str, text: str) -> Item:
         """The record as an error row."""
-        return replace(self, form="error", data=b"", height=0, width=0, kind=kind, error=text[:500])
+        nothing: dict[str, Any] = {"data": b"", "planes": (), "height": 0, "width": 0}
+        return replace(self, form="error", kind=kind, error=text[:500], **nothing)
 
 
 @dataclass
@@ -83,14 +87,15 @@ class UnitRow:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> UnitRow:
-        """Read `to_table` back; ``data`` are views into the table."""
+        """Read `to_table` back; ``data`` and ``planes`` are views into the table."""
         assert table.num_rows == 1, f"a unit row travels alone, got {table.num_rows} rows"
         meta = json.loads(table["meta"][0].as_py())
-        texts = [table[name][0].as_py() for name in UNIT_ROW.names[1:-1]]
+        texts = [table[name][0].as_py() for name in UNIT_ROW.names[1:-2]]
         data = [value.as_buffer() or b"" for value in table["data"][0]]
+        planes = [tuple(one.as_buffer() for one in value) for value in table["planes"][0]]
         items = [
             Item(**dict(zip(UNIT_ROW.names[1:], values, strict=True)))
-            for values in zip(*texts, data, strict=True)
+            for values in zip(*texts, data, planes, strict=True)
         ]
         return cls(meta["unit"], meta["failed"], meta["seconds"], items)
 
@@ -107,27 +112,41 @@ def fetch_and_decode(table: pa.Table, job: Job) -> pa.Table:
 
     def work() -> None:
         size = 0
-        for record in read_unit(Unit.from_json(row.unit), on_error="record"):
-            item = Item(record.key, record.uri, record.etag, "encoded", record.image)
+        unit = Unit.from_json(row.unit)
+        for record in read_unit(unit, on_error="record", planes=job.planes):
+            planes = tuple(record.planes.get(name, b"") for name in job.planes)
+            item = Item(record.key, record.uri, record.etag, "encoded", record.image, planes)
             if record.error is not None:
                 item = item.failed(*record.error)
             elif size < DECODED_BYTES:
-                item = decoded(item, job.generation.max_pixels)
-                size += 3 * item.height * item.width
+                item = decoded(item, job)
+                size += len(item.data) + sum(len(plane) for plane in item.planes)
             row.items.append(item)
 
     run_stage(row, "decode", work)
     return row.to_table()
 
 
-def decoded(item: Item, max_pixels: int) -> Item:
-    """An encoded item as RGB, or as an error row."""
+def decoded(item: Item, job: Job) -> Item:
+    """An encoded item as RGB, its planes as their pixels' bytes; or as an error row."""
     try:
-        image = images.decode_image(bytes(item.data), max_pixels=max_pixels)
+        image = images.decode_image(bytes(item.data), max_pixels=job.generation.max_pixels)
     except ImageError as error:
         return item.failed(error.kind, str(error))
     height, width = image.shape[:2]
-    return replace(item, form="rgb", data=image.tobytes(), height=height, width=width)
+    planes = []
+    for name, data in zip(job.planes, item.planes, strict=True):
+        try:
+            plane = MEASURED[name](bytes(data))
+        except ImageError as error:
+            return item.failed(error.kind, f"its {name}: {error}")
+        if plane.shape[:2] != (height, width):
+            found = f"{plane.shape[0]}x{plane.shape[1]}"
+            text = f"its {name} is {found} pixels (height x width), the image {height}x{width}"
+            return item.failed("plane_size", text)
+        planes.append(plane.tobytes())
+    rgb = image.tobytes()
+    return replace(item, form="rgb", data=rgb, planes=tuple(planes), height=height, width=width)
 
 
 def encode_and_commit(table: pa.Table, job: Job) -> pa.Table:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy
 
-from fcn_model import ModelConfig
+from fcn_model import ClassList, ModelConfig
 from pipelines import checkpoints, cluster, parts, plans, ray_data, storage
 from pipelines.errors import ClusterError, IncompleteError, InputError, NotFoundError
 from pipelines.generation import Generation, PartName, data_uri, part_name
@@ -70,16 +70,18 @@ def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> Seg
     if not source.units:
         raise InputError(f"{source.uri} holds no image")
     _, model = checkpoints.load(config.checkpoint)
+    _check_fits(config, model, source)
     generation = Generation(
         model=model.digest,
         network=model.spec.name,
         precision=config.precision,
         max_pixels=config.max_pixels,
+        task=config.task or "",
     )
     storage.create(
         storage.join(output, "_fcn", "gen", f"{generation.id}.json"), generation.to_json()
     )
-    plan = plans.plan_units(source, output, generation)
+    plan = plans.plan_units(source, output, generation, [name for name, _ in model.planes])
     folder = data_uri(output, generation)
     work = plans.sort_out(plan, source, versions_by_unit(list_parts(folder)))
     progress(
@@ -106,6 +108,22 @@ def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> Seg
     if not result.complete:
         raise IncompleteError(_explain(result))
     return result
+
+
+def _check_fits(config: SegmentConfig, model: ModelConfig, source: Source) -> None:
+    """Raise InputError if the network has no such task or needs planes that the source lacks."""
+    tasks = [task.name for task in model.spec.tasks]
+    if config.task is not None and config.task not in tasks:
+        raise InputError(
+            f"task {config.task!r} is none of {model.spec.name}'s in {config.checkpoint}: "
+            + (f"it has {tasks}" if tasks != [""] else "it has a single one; leave --task out")
+        )
+    missing = [name for name, _ in model.planes if name not in source.planes]
+    if missing:
+        raise InputError(
+            f"{model.spec.name} needs {missing[0]!r} for each image, which {source.uri} does not "
+            f"have; it has images and {list(source.planes) or 'nothing else'}"
+        )
 
 
 def list_parts(folder: str) -> dict[PartName, str]:
@@ -135,10 +153,17 @@ def _job(config: SegmentConfig, output: str, generation: Generation, model: Mode
         checkpoint=storage.parse_uri(config.checkpoint),
         output=output,
         generation=generation,
-        classes=model.classes,
+        classes=_classes(config, model),
+        planes=tuple(name for name, _ in model.planes),
         batch_pixels=config.batch_pixels,
         actors_per_node=cluster.actors_per_node(config.num_actors),
     )
+
+
+def _classes(config: SegmentConfig, model: ModelConfig) -> ClassList:
+    names = [task.name for task in model.spec.tasks]
+    lists = (model.classes, *model.more_classes)
+    return lists[0 if config.task is None else names.index(config.task)]
 
 
 def _run(

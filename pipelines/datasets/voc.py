@@ -1,4 +1,4 @@
-"""The layout of PASCAL VOC's segmentation task.
+"""The layout of PASCAL VOC's segmentation task, of 2011 and 2012 among others.
 
 ::
 
@@ -11,11 +11,11 @@
 from __future__ import annotations
 
 from fcn_model.classes import ClassList
-from pipelines import storage
-from pipelines.datasets.tree import Listing, Sample, Tree, check_unique
-from pipelines.errors import InputError, NotFoundError
+from pipelines.datasets.tree import Listing, Sample, Tree, check_unique, read_list
 
 LISTS = "ImageSets/Segmentation"
+
+LAYOUT = f"layout voc is {LISTS}/<split>.txt, JPEGImages/<id>.jpg and SegmentationClass/<id>.png"
 
 CLASSES = ClassList(
     names=(
@@ -34,26 +34,12 @@ def read_voc(tree: Tree, split: str | None) -> Listing:
     Raises InputError if no split is named and there is more than one, NotFoundError for a missing
     list, image or label.
     """
-    splits = sorted(
-        key.removeprefix(f"{LISTS}/").removesuffix(".txt")
-        for key in tree.objects
-        if key.startswith(f"{LISTS}/") and key.endswith(".txt")
-    )
-    if not splits:
-        raise NotFoundError(
-            f"{tree.root} has no {LISTS}/<split>.txt; layout voc needs {LISTS}/<split>.txt, "
-            "JPEGImages/<id>.jpg and SegmentationClass/<id>.png"
-        )
-    if split is None and len(splits) > 1:
-        raise InputError(f"{tree.root} has the splits {splits}; choose one with split")
-    key = f"{LISTS}/{split or splits[0]}.txt"
-    where = storage.join(tree.root, key)
-    ids = tree.lines(key, f"the splits here are {splits}")
+    where, ids = read_list(tree, LISTS, split, LAYOUT)
     samples = [
         Sample(
             name,
-            tree.image(f"JPEGImages/{name}", f"{where} lists {name!r}"),
-            tree.image(f"SegmentationClass/{name}", f"{where} lists {name!r}"),
+            tree.image(f"JPEGImages/{name}", f"{where} lists {name!r}; {LAYOUT}"),
+            tree.image(f"SegmentationClass/{name}", f"{where} lists {name!r}; {LAYOUT}"),
         )
         for name in ids
     ]

@@ -6,16 +6,18 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines import ray_data, storage
 from pipelines.errors import ClusterError, InputError, LabelError, NotFoundError
+from pipelines.ingest import labelled_rows, pairs_of
 from pipelines.prepare import Prepared, _make_all, prepare
 from pipelines.schemas import MANIFEST
 from pipelines.sources import Source, open_source
 from pipelines.units import read_unit
-from tests.support import made
+from tests.support import made, published
 from tests.support.seaweed import Seaweed
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.usefixtures("ray_session")]
@@ -145,6 +147,37 @@ def test_tars_become_shards(output: str, tmp_path: Path) -> None:
     source = open_source(str(made.fill(tmp_path / "in", files)))
     assert prepare(source, output).records == 2
     assert contents(open_source(output)) == contents(source)
+
+
+@pytest.mark.parametrize("name", ["nyud", "nyud-mat", "siftflow"])
+def test_planes_and_second_labels_pass_through_the_cluster(
+    name: str, output: str, tmp_path: Path
+) -> None:
+    expected = published.SETS[name](tmp_path / "in")
+    source = open_source(str(tmp_path / "in"), split=expected.split, unit_records=1)
+    done = prepare(source, output, shard_records=1)
+    assert (done.records, done.shards) == (2, 2)
+    again = prepare(source, output, shard_records=1)
+    assert again.existing == 2
+    prepared = open_source(output)
+    assert (prepared.classes, prepared.tasks) == (source.classes, source.tasks)
+    assert prepared.planes == source.planes
+    (root,) = {unit.objects[0].uri.rpartition("/")[0] for unit in prepared.units}
+    assert open_source(f"{root}/part-00001-of-00002.parquet").tasks == source.tasks
+    rows = labelled_rows(prepared)
+    pairs = [
+        pair
+        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow")
+        for pair in pairs_of(batch)
+    ]
+    assert {pair.key for pair in pairs} == set(expected.images)
+    for pair in pairs:
+        np.testing.assert_array_equal(pair.label, expected.labels[pair.key])
+        assert set(pair.planes) == set(expected.planes[pair.key])
+        for plane, content in expected.planes[pair.key].items():
+            np.testing.assert_array_equal(pair.planes[plane], content)
+    with pytest.raises(InputError, match=r"has no plane 'heat', which is wanted; it has \["):
+        labelled_rows(prepared, planes=("heat",))
 
 
 def test_an_image_that_goes_away_is_named_by_the_driver(tmp_path: Path) -> None:

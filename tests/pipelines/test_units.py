@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import ChangedError, ImageError, NotFoundError, ShardError, StoreError
+from pipelines.label_rules import LabelRule
 from pipelines.parquet_records import read_footer
 from pipelines.records import Record
 from pipelines.shards import ROWS_PER_GROUP, write_shard
@@ -28,6 +29,13 @@ UNITS = {
     "tar": Unit("tar", (A,)),
     "raw": Unit("raw", (A, B), keys=("a", "b")),
     "labelled": Unit("raw", (A, B), keys=("a", "b"), labels=(LABEL, None)),
+    "planes": Unit(
+        *("raw", (A,)),
+        keys=("a",),
+        labels=(LABEL,),
+        planes=(("geo", (B,)),),
+        rules=(("label", LabelRule(member=("S",), table=bytes([255, 0, 1]))),),
+    ),
 }
 
 
@@ -47,6 +55,11 @@ UNITS = {
             "raw s3://data/a.jpg+1 47ec15b87ae9cf57527c15dd958066a0",
             "d405e941a93bbebab7fc3526ca37c1f3",
         ),
+        (
+            "planes",
+            "raw s3://data/a.jpg+0 255bdc19a86d65f6f3ed8a36bcf3ad21",
+            "d1f60cf99c75b5993593873c0669dcdb",
+        ),
     ],
 )
 def test_identity_and_version_never_change(name: str, identity: str, version: str) -> None:
@@ -54,7 +67,8 @@ def test_identity_and_version_never_change(name: str, identity: str, version: st
 
     The digests are the first 32 digits that ``sha256sum`` gives for, as an example,
     ``[["e1",10],["e2",20],["e3",5],null]`` and
-    ``[["a","b"],["s3://data/a.jpg","s3://data/b.jpg"],["s3://data/a.png",null]]``.
+    ``[["a","b"],["s3://data/a.jpg","s3://data/b.jpg"],["s3://data/a.png",null]]``; with planes and
+    rules there follow ``[["geo",["s3://data/b.jpg"]]],[["label",[["S"],0,"/wAB"]]]``.
     """
     assert (UNITS[name].identity, UNITS[name].version) == (identity, version)
 
@@ -76,7 +90,7 @@ def test_a_unit_survives_json(name: str) -> None:
 
 def test_records_are_counted_where_they_are_known() -> None:
     counts = {name: unit.records for name, unit in UNITS.items()}
-    assert counts == {"shard": None, "range": 32, "tar": None, "raw": 2, "labelled": 2}
+    assert counts == {"shard": None, "range": 32, "tar": None, "raw": 2, "labelled": 2, "planes": 1}
 
 
 def shard_records(count: int, size: int = 20_000) -> list[Record]:
