@@ -37,8 +37,9 @@ class ModelConfig:
 
     ``more_classes`` has a list for each of the spec's ``more_tasks``. The network's input is the
     image under ``normalization`` and then every further plane (``depth``, ``hha``) by name, under
-    its own. Raises SpecError if the classes are not as many as the network's scores, or the
-    normalizations do not make the channels that it takes.
+    its own; ``image_plane`` names the plane that is seen in the image's place, if there is one
+    (nyud-fcn32s-hha). Raises SpecError if the classes are not as many as the network's scores, or
+    the normalizations do not make the channels that it takes.
     """
 
     spec: NetworkSpec
@@ -46,6 +47,7 @@ class ModelConfig:
     normalization: Normalization
     more_classes: tuple[ClassList, ...] = ()
     planes: tuple[tuple[str, Normalization], ...] = ()
+    image_plane: str = ""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -61,6 +63,12 @@ class ModelConfig:
                 f"the network takes {self.spec.in_channels} channels, but the normalizations of "
                 f"{['image', *(name for name, _ in self.planes)]} make {channels}"
             )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The planes that the network needs beside each image."""
+        first = (self.image_plane,) if self.image_plane else ()
+        return (*first, *(name for name, _ in self.planes))
 
 
 def save(directory: Path, network: FCN, config: ModelConfig) -> ModelConfig:
@@ -136,6 +144,7 @@ def from_files(files: Mapping[str, bytes]) -> tuple[FCN, ModelConfig]:
                 (str(name), Normalization.from_dict(value))
                 for name, value in document.get("planes", ())
             ),
+            image_plane=str(document.get("image_plane", "")),
             digest=str(document["digest"]),
         )
         expected = document["files"][WEIGHTS_FILE]["sha256"]
@@ -215,6 +224,8 @@ def _describe(config: ModelConfig) -> dict[str, Any]:
         described["more_classes"] = [classes.to_dict() for classes in config.more_classes]
     if config.planes:
         described["planes"] = [[name, value.to_dict()] for name, value in config.planes]
+    if config.image_plane:
+        described["image_plane"] = config.image_plane
     return described
 
 

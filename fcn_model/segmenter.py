@@ -119,7 +119,8 @@ class Segmenter:
             device=self.device,
         ).contiguous(memory_format=torch.channels_last)
         for slot, (image, planes), (h, w) in zip(batch, images, sizes, strict=True):
-            parts = [self._normalized(image, self.config.normalization)]
+            first = planes[self.config.image_plane] if self.config.image_plane else image
+            parts = [self._normalized(first, self.config.normalization)]
             for name, normalization in self.config.planes:
                 parts.append(self._normalized(planes[name], normalization))
             slot[:, :h, :w] = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -135,7 +136,7 @@ class Segmenter:
         return normalization(pixels)
 
     def _check_planes(self, image: Image, planes: Mapping[str, NDArray[Any]], index: int) -> None:
-        wanted = [name for name, _ in self.config.planes]
+        wanted = list(self.config.needs)
         if sorted(planes) != sorted(wanted):
             raise ValueError(
                 f"image {index} needs the planes {wanted} for {self.config.spec.name}, "

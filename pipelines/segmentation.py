@@ -81,7 +81,7 @@ def segment(config: SegmentConfig, source: Source, *, progress: Progress) -> Seg
     storage.create(
         storage.join(output, "_fcn", "gen", f"{generation.id}.json"), generation.to_json()
     )
-    plan = plans.plan_units(source, output, generation, [name for name, _ in model.planes])
+    plan = plans.plan_units(source, output, generation, model.needs)
     folder = data_uri(output, generation)
     work = plans.sort_out(plan, source, versions_by_unit(list_parts(folder)))
     progress(
@@ -118,7 +118,7 @@ def _check_fits(config: SegmentConfig, model: ModelConfig, source: Source) -> No
             f"task {config.task!r} is none of {model.spec.name}'s in {config.checkpoint}: "
             + (f"it has {tasks}" if tasks != [""] else "it has a single one; leave --task out")
         )
-    missing = [name for name, _ in model.planes if name not in source.planes]
+    missing = [name for name in model.needs if name not in source.planes]
     if missing:
         raise InputError(
             f"{model.spec.name} needs {missing[0]!r} for each image, which {source.uri} does not "
@@ -154,7 +154,7 @@ def _job(config: SegmentConfig, output: str, generation: Generation, model: Mode
         output=output,
         generation=generation,
         classes=_classes(config, model),
-        planes=tuple(name for name, _ in model.planes),
+        planes=model.needs,
         batch_pixels=config.batch_pixels,
         actors_per_node=cluster.actors_per_node(config.num_actors),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -71,6 +72,17 @@ def test_depth_and_hha_reach_the_network_from_files_and_from_shards(ray_session,
             flipped = expected.planes[key] | {"depth": expected.planes[key]["depth"][::-1].copy()}
             assert (segmenter(expected.images[key], **flipped) != wanted).any()
             np.testing.assert_array_equal(mask, wanted)
+    hha_only = _detailed(random_network(num_classes=40, seed=3))
+    config = ModelConfig(
+        spec=hha_only.spec, classes=nyud.CLASSES, normalization=NYUD_HHA, image_plane="hha"
+    )
+    checkpoint.save(tmp_path / "hha", hha_only, config)
+    alone = SegmentConfig(checkpoint=str(tmp_path / "hha"), output=str(tmp_path / "alone"))
+    on_images = dataclasses.replace(config, image_plane="")
+    as_image = Segmenter(hha_only, on_images, device="cpu")
+    for key, mask in _masks(segment(alone, shards, progress=_quiet).masks).items():
+        np.testing.assert_array_equal(mask, as_image(expected.planes[key]["hha"]))
+        assert (mask != as_image(expected.images[key])).any()
     colors_only = open_source(str(tmp_path / "in" / "data" / "images"))
     with pytest.raises(InputError, match=r"needs 'hha' for each image.*it has images and nothing"):
         segment(settings, colors_only, progress=_quiet)
