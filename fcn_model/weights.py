@@ -6,8 +6,8 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,25 +15,51 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from fcn_model.errors import WeightsError
 
-SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors", ".npz", ".caffemodel")
+
+STATE_KEYS = ("state_dict", "model_state_dict")
+"""Where training programs keep the tensors among other things; the latter is pytorch-fcn's."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Tensors by the names of the file, and what it calls its network, if it does.
+
+    ``net`` is the name of a Caffe net (``CaffeNet``), or the class that pytorch-fcn's trainer
+    writes beside the tensors (``FCN8sAtOnce``).
+    """
+
+    tensors: dict[str, Tensor]
+    net: str = ""
 
 
 def read_weights(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a weights file, floating ones as float32, on the CPU.
+    """The tensors of a weights file, see `read_file`."""
+    return read_file(data, name).tensors
 
-    ``name`` (a file name, path or URI) says by its suffix what ``data`` is: ``.pth`` or ``.pt``
-    (torch.save of a state dict, read with ``weights_only=True``), ``.safetensors``, or ``.npz``
-    (read with ``allow_pickle=False``). Raises WeightsError naming the file and what is wrong.
+
+def read_file(data: bytes, name: str) -> WeightsFile:
+    """Read a weights file: floating tensors as float32, on the CPU.
+
+    ``name`` (a file name, path or URI) says by its suffix what ``data`` is: ``.pth``, ``.pt`` or
+    ``.pth.tar`` (torch.save of a state dict, alone or in a training program's checkpoint, read with
+    ``weights_only=True``), ``.safetensors``, ``.npz`` (read with ``allow_pickle=False``) or
+    ``.caffemodel``. Raises WeightsError naming the file and what is wrong.
     """
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in SUFFIXES:
+    suffix = next((ending for ending in SUFFIXES if name.lower().endswith(ending)), None)
+    if suffix is None:
         raise WeightsError(f"{name}: a weights file ends in {', '.join(SUFFIXES)}")
-    reader = {".safetensors": safetensors.torch.load, ".npz": _read_npz}.get(suffix, _read_torch)
+    readers: dict[str, Callable[[bytes], Any]] = {
+        ".safetensors": safetensors.torch.load,
+        ".npz": _read_npz,
+        ".caffemodel": _read_caffemodel,
+    }
     try:
-        found = reader(data)
+        found = readers.get(suffix, _read_torch)(data)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{name} holds more than tensors, which is never run here; save a plain state dict "
@@ -45,6 +71,7 @@ def read_weights(data: bytes, name: str) -> dict[str, Tensor]:
         RuntimeError,
         ValueError,
         TypeError,
+        AttributeError,
         KeyError,
         IndexError,
         EOFError,
@@ -53,7 +80,7 @@ def read_weights(data: bytes, name: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{name} cannot be read as a {suffix} file of {len(data)} bytes ({_first_line(error)})"
         ) from error
-    return _tensors(found, name)
+    return _checked(found, name)
 
 
 def torchvision_weights(enum_name: str) -> dict[str, Tensor]:
@@ -69,8 +96,8 @@ def torchvision_weights(enum_name: str) -> dict[str, Tensor]:
         weights = get_weight(enum_name)
     except (AttributeError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"torchvision has no weights named {enum_name!r}; "
-            "VGG16_Weights.IMAGENET1K_V1 is one that fits"
+            f"torchvision has no weights named {enum_name!r}; those that fit are "
+            + ", ".join(f"{net}_Weights.IMAGENET1K_V1" for net in ("VGG16", "AlexNet", "GoogLeNet"))
         ) from error
     try:
         found = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -79,11 +106,26 @@ def torchvision_weights(enum_name: str) -> dict[str, Tensor]:
             f"{enum_name} could not be fetched from {weights.url} ({_first_line(error)}); "
             "fetch the file elsewhere and name it by path or URI"
         ) from error
-    return _tensors(found, enum_name)
+    return _checked(found, enum_name).tensors
+
+
+class _Unread:
+    """Stands for a numpy number beside the tensors, which is of no interest and is not made."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# pytorch-fcn's trainer keeps its best score as a numpy number, of whichever numpy it ran with.
+_NUMPY_NUMBER = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 
 
 def _read_torch(data: bytes) -> Any:
-    with warnings.catch_warnings():
+    stand_ins: list[Any] = [(_Unread, name) for name in _NUMPY_NUMBER]
+    with warnings.catch_warnings(), safe_globals(stand_ins):
         # torch warns of a pickle that it is about to refuse; the refusal says enough.
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -97,10 +139,23 @@ def _read_npz(data: bytes) -> dict[str, Tensor]:
         return {name: torch.from_numpy(archive[name]) for name in archive.files}
 
 
-def _tensors(found: object, name: str) -> dict[str, Tensor]:
-    """Check that it is a state dict, or holds one under "state_dict", and widen to float32."""
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+def _read_caffemodel(data: bytes) -> dict[str, Any]:
+    from fcn_model.caffemodel import read_caffemodel  # noqa: PLC0415  (needs protobuf)
+
+    net, arrays = read_caffemodel(data)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {"state_dict": tensors, "arch": net}
+
+
+def _checked(found: object, name: str) -> WeightsFile:
+    """Find the state dict in what was read, check that it is one, and widen it to float32."""
+    net = ""
+    if isinstance(found, Mapping):
+        for key in STATE_KEYS:
+            if isinstance(found.get(key), Mapping):
+                net = str(found.get("arch", ""))
+                found = found[key]
+                break
     if not isinstance(found, Mapping) or not found:
         raise WeightsError(f"{name} must hold tensors by name, it holds a {type(found).__name__}")
     for key, value in found.items():
@@ -108,9 +163,21 @@ def _tensors(found: object, name: str) -> dict[str, Tensor]:
             raise WeightsError(
                 f"{name} must hold tensors by name, under {key!r} it holds a {type(value).__name__}"
             )
-    return {
+        _check_plain(value, f"{name}: {key}")
+    tensors = {
         key: value.float() if value.is_floating_point() else value for key, value in found.items()
     }
+    return WeightsFile(tensors, net)
+
+
+def _check_plain(value: Tensor, where: str) -> None:
+    """Refuse what is not an array of as many numbers as are stored."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise WeightsError(f"{where} must be a plain tensor, it is {value.layout} {value.dtype}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise WeightsError(
+            f"{where} is of shape {tuple(value.shape)}, for which the file holds too few numbers"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from torch import Tensor
+
 from fcn_model import FCN, ModelConfig, checkpoint, surgery, weights
-from fcn_model.errors import CheckpointError
+from fcn_model.errors import CheckpointError, WeightsError
+from fcn_model.weights import WeightsFile
 from pipelines import storage
 from pipelines.errors import NotFoundError
 
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+WEIGHTS_SUFFIXES = weights.SUFFIXES
 FILES = ("config.json", "model.safetensors")
+
+_ENUM = re.compile(r"\w+_Weights\.\w+")
 
 
 def load(uri: str) -> tuple[FCN, ModelConfig]:
@@ -42,20 +49,38 @@ def save(uri: str, network: FCN, config: ModelConfig) -> ModelConfig:
     return checkpoint.from_files(files)[1]
 
 
-def start_from(network: FCN, init: str) -> list[str]:
+def start_from(network: FCN, init: str | Mapping[str, str]) -> list[str]:
     """Fill ``network`` from ``init`` and return the names of the parameters that it gave.
 
-    ``init`` is a torchvision VGG16 state dict (``.pth``, ``.safetensors`` or ``.npz``) by path or
-    URI, the name of a torchvision weights enum such as ``VGG16_Weights.IMAGENET1K_V1`` (needs
-    internet), or a checkpoint directory of ours, whose parameters are copied by name.
-    Raises InputError, NotFoundError or WeightsError.
+    ``init`` is a weights file that `read_weights` knows, by path or URI; the name of a torchvision
+    weights enum such as ``VGG16_Weights.IMAGENET1K_V1`` (needs internet); or a checkpoint directory
+    of ours. For a network of several streams it may have one of these for each, by the stream's
+    name: a color net and an HHA net joined. What is taken over, `surgery.fill` says.
+    Raises InputError, NotFoundError, CheckpointError or WeightsError.
     """
-    if init.startswith("VGG16_Weights."):
-        return surgery.vgg16_weights(weights.torchvision_weights(init), network)
+    try:
+        if isinstance(init, str):
+            return surgery.fill(_tensors(init), network)
+        return surgery.join({stream: _tensors(each) for stream, each in init.items()}, network)
+    except WeightsError as error:
+        names = init if isinstance(init, str) else ", ".join(init.values())
+        raise WeightsError(f"{names}: {error}") from error
+
+
+def is_weights(init: str) -> bool:
+    """Whether ``init`` names a weights file or a torchvision enum, not a checkpoint directory."""
+    return init.lower().endswith(WEIGHTS_SUFFIXES) or _ENUM.fullmatch(init) is not None
+
+
+def read_weights(init: str) -> WeightsFile:
+    """The weights that `is_weights` recognizes. Raises as `start_from`."""
+    if _ENUM.fullmatch(init):
+        return WeightsFile(weights.torchvision_weights(init))
     uri = storage.parse_uri(init)
-    name = PurePosixPath(uri).name
-    if name.endswith(WEIGHTS_SUFFIXES):
-        tensors = weights.read_weights(storage.read_bytes(uri), name)
-        return surgery.vgg16_weights(tensors, network)
-    coarser, _ = load(uri)
-    return surgery.copy_by_name(coarser.state_dict(), network)
+    return weights.read_file(storage.read_bytes(uri), PurePosixPath(uri).name)
+
+
+def _tensors(init: str) -> Mapping[str, Tensor]:
+    if is_weights(init):
+        return read_weights(init).tensors
+    return load(init)[0].state_dict()

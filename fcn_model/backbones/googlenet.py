@@ -2,10 +2,10 @@
 
 BVLC's has local response normalization, no batch normalization, and pools that round up. Source:
 ``models/bvlc_googlenet/deploy.prototxt`` of BVLC/caffe; its layer names are ours. torchvision's was
-trained with batch normalization, which `surgery` folds into its convolutions, has a 3x3 convolution
-in the place of 5x5, and halves before inception_5a with a 2x2 window. The paper's FCN-GoogLeNet
-drops the classifier, the auxiliary ones and the final average pool (section 4.1); it was never
-released, so padding conv1 by 100 is here what the released nets do.
+trained with batch normalization, which `published` folds into its convolutions, has a 3x3
+convolution in the place of 5x5, and halves before inception_5a with a 2x2 window. The paper's
+FCN-GoogLeNet drops the classifier, the auxiliary ones and the final average pool (section 4.1); it
+was never released, so padding conv1 by 100 is here what the released nets do.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torchvision.models import VGG16_Weights
 
 from fcn_model.errors import WeightsError
-from fcn_model.weights import read_weights, torchvision_weights
+from fcn_model.weights import read_file, read_weights, torchvision_weights
 
 TENSORS = {
     "features.0.weight": torch.arange(12, dtype=torch.float16).reshape(2, 2, 3) / 8,
@@ -37,6 +37,7 @@ def zipped(arrays: dict[str, Any]) -> bytes:
 FILES = {
     "vgg16-397923af.pth": saved(TENSORS),
     "nested.PT": saved({"state_dict": TENSORS, "epoch": 3}),
+    "model_best.pth.tar": saved({"model_state_dict": TENSORS, "best_mean_iu": np.float64(0.6)}),
     "s3://bucket/a.b/model.safetensors": safetensors.torch.save(TENSORS),
     "features.fp16.npz": zipped({name: value.numpy() for name, value in TENSORS.items()}),
 }
@@ -61,6 +62,23 @@ class Malice:
         return Path.write_text, (self.target, "it ran")
 
 
+def test_a_trainers_checkpoint_says_what_its_net_is() -> None:
+    document = {"arch": "FCN8sAtOnce", "model_state_dict": TENSORS, "best_mean_iu": np.float32(1)}
+    assert read_file(saved(document), "checkpoint.pth.tar").net == "FCN8sAtOnce"
+    assert not read_file(saved(TENSORS), "plain.pth").net
+
+
+def test_a_tensor_larger_than_what_is_stored_of_it_is_refused() -> None:
+    huge = torch.zeros(1, dtype=torch.float16).expand(10**15)
+    with pytest.raises(
+        WeightsError, match=r"a\.pth: x is of shape \(1000000000000000,\), for which"
+    ):
+        read_weights(saved({"x": huge}), "a.pth")
+    sparse = torch.ones(2, 2).to_sparse()
+    with pytest.raises(WeightsError, match=r"a\.pth: x must be a plain tensor, .*sparse"):
+        read_weights(saved({"x": sparse}), "a.pth")
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_malicious_pickle_runs_nothing(tmp_path: Path, wrapped: bool) -> None:
     target = tmp_path / "proof"
@@ -71,6 +89,8 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path, wrapped: bool) -> None:
         "model.npz": zipped({"a": np.array([Malice(target)], dtype=object)}),
         "pickle.npz": pickle.dumps(malice),
         "model.safetensors": pickle.dumps(malice),
+        "model.caffemodel": pickle.dumps(malice),
+        "trainer.pth.tar": saved({"model_state_dict": TENSORS, "best_mean_iu": malice}),
     }
     for name, data in files.items():
         with pytest.raises(WeightsError, match=name):
@@ -111,8 +131,8 @@ def test_what_is_no_state_dict_is_refused(value: object, message: str) -> None:
 
 
 def test_an_unknown_suffix_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match=r"a\.caffemodel: .*\.pth, \.pt, \.safetensors, \.npz"):
-        read_weights(b"", "a.caffemodel")
+    with pytest.raises(WeightsError, match=r"a\.h5: .*\.pth, \.pt, .*\.npz, \.caffemodel"):
+        read_weights(b"", "a.h5")
 
 
 def test_torchvision_weights_are_had_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from fcn_model import build, weights
 from fcn_model.errors import WeightsError
 from pipelines import checkpoints, storage
-from tests.support.networks import random_network
+from tests.support.caffemodels import caffemodel
+from tests.support.networks import narrow_spec, random_network
 from tests.support.tiny import save_checkpoint
 
 
@@ -28,13 +30,15 @@ def _encoded(tensors, suffix):
         torch.save(tensors, file)
     elif suffix == ".npz":
         np.savez(file, **{name: value.numpy() for name, value in tensors.items()})
+    elif suffix == ".caffemodel":
+        return caffemodel({name: value.numpy() for name, value in tensors.items()})
     else:
         return safetensors.torch.save(tensors)
     return file.getvalue()
 
 
 @pytest.mark.s3
-@pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors", ".caffemodel"])
 def test_torchvisions_names_fill_trunk_and_fully_connected_layers(root, suffix):
     giver, taker = random_network(seed=1), random_network(seed=2)
     ours = dict(giver.named_parameters())
@@ -58,6 +62,37 @@ def test_a_finer_head_starts_from_a_coarser_ones_directory(tmp_path):
     checkpoints.start_from(taker, str(tmp_path))
     for name, value in taker.state_dict().items():
         assert torch.equal(value, given.get(name, before[name])), name
+
+
+def test_each_stream_starts_from_a_file_or_directory_of_its_own(tmp_path):
+    save_checkpoint(tmp_path / "color", head="fcn32s", seed=1)
+    hha = random_network("fcn32s", seed=2).state_dict()
+    (tmp_path / "hha.npz").write_bytes(_encoded(hha, ".npz"))
+    network = build(narrow_spec("fcn32s", streams=(("color", 3), ("hha", 3))))
+    given = {"color": str(tmp_path / "color"), "hha": str(tmp_path / "hha.npz")}
+    assert set(checkpoints.start_from(network, given)) == set(network.state_dict())
+    color = checkpoints.load(given["color"])[0].state_dict()
+    for name, value in color.items():
+        layer, kind = name.split(".")
+        assert torch.equal(network.state_dict()[f"{layer}color.{kind}"], value)
+        assert torch.equal(network.state_dict()[f"{layer}hha.{kind}"], hha[name])
+
+
+def test_torchvisions_enums_are_known_by_their_names(monkeypatch):
+    giver = random_network(seed=1).state_dict()
+    monkeypatch.setattr(weights, "torchvision_weights", {"AlexNet_Weights.DEFAULT": giver}.get)
+    assert set(checkpoints.start_from(random_network(), "AlexNet_Weights.DEFAULT")) == set(giver)
+    assert checkpoints.is_weights("GoogLeNet_Weights.IMAGENET1K_V1")
+    assert checkpoints.is_weights("s3://bucket/model_best.pth.tar")
+    assert not checkpoints.is_weights("runs/AlexNet_Weights.old/best")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    state = random_network("fcn32s").state_dict()
+    del state["conv1_1.bias"]
+    (tmp_path / "vgg.npz").write_bytes(_encoded(state, ".npz"))
+    with pytest.raises(WeightsError, match=r"vgg\.npz: the weights do not fit .*conv1_1\.bias"):
+        checkpoints.start_from(random_network(), str(tmp_path / "vgg.npz"))
 
 
 def test_a_file_that_is_no_state_dict_is_named(tmp_path):
