@@ -1,14 +1,15 @@
 """Coordinate arithmetic of layers: sizes, strides, receptive fields and crop offsets.
 
-A layer maps output coordinates to input coordinates by ``x_in = s x_out + (k-1)/2 - p``; a
-transposed one the other way round. Composed along a path these maps say which image coordinate a
-score belongs to, and two paths that meet must agree on it: that is the crop
-(Caffe's ``coord_map.py``). All arithmetic is exact.
+Layers in a row are one layer again: ``f_ks ∘ g_k's' = (f ∘ g)_{k' + (k-1)s', ss'}`` (paper, section
+3), which `Window` is in code. A layer maps output coordinates to input coordinates by
+``x_in = s x_out + (k-1)/2 - p``; a transposed one the other way round. Composed along a path these
+maps say which image coordinate a score belongs to, and two paths that meet must agree on it: that
+is the crop (Caffe's ``coord_map.py``). All arithmetic is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -48,17 +49,66 @@ class Coordinates:
     scale: Fraction = Fraction(1)
     offset: Fraction = Fraction(0)
 
+    def then(self, other: Coordinates) -> Coordinates:
+        """The coordinates of a map that has ``other`` in this one."""
+        return Coordinates(self.scale * other.scale, self.offset + self.scale * other.offset)
+
     def through(self, layer: Layer) -> Coordinates:
         """The coordinates of what ``layer`` makes of this map."""
         centre = Fraction(layer.kernel - 1, 2) - layer.pad
         if layer.transposed:
-            scale = self.scale / layer.stride
-            return Coordinates(scale, self.offset - scale * centre)
-        return Coordinates(self.scale * layer.stride, self.offset + self.scale * centre)
+            scale = Fraction(1, layer.stride)
+            return self.then(Coordinates(scale, -scale * centre))
+        return self.then(Coordinates(Fraction(layer.stride), centre))
 
 
-def coordinates(path: Sequence[Layer]) -> Coordinates:
-    """Where the outputs at the end of ``path`` lie in the image."""
+@dataclass(frozen=True)
+class Window:
+    """Convolutions and poolings in a row as the one layer that they are, on one axis.
+
+    Output x sees the ``kernel`` pixels around ``coordinates.scale * x + coordinates.offset``; some
+    of them may lie in the padding. The default is no layer at all.
+    """
+
+    kernel: int = 1
+    coordinates: Coordinates = Coordinates()
+
+    @property
+    def stride(self) -> int:
+        """Image pixels from one output to the next."""
+        return _whole(self.coordinates.scale, "the stride")
+
+    @property
+    def offset(self) -> Fraction:
+        """Where the centre of output 0 lies in the image."""
+        return self.coordinates.offset
+
+    def then(self, other: Window) -> Window:
+        """Both in a row: kernel ``k' + (k-1)s'`` and stride ``ss'``, where this is ``k's'``.
+
+        Associative.
+        """
+        kernel = self.kernel + (other.kernel - 1) * self.stride
+        return Window(kernel, self.coordinates.then(other.coordinates))
+
+    @classmethod
+    def of(cls, layer: Layer) -> Window:
+        """One layer. Raises SpecError for upsampling, whose outputs do not all see as much."""
+        if layer.transposed:
+            raise SpecError("the receptive field is defined here for paths without upsampling")
+        return cls(layer.kernel, Coordinates().through(layer))
+
+
+def window(path: Iterable[Layer]) -> Window:
+    """A path of convolutions and poolings composed. Raises SpecError where it enlarges."""
+    whole = Window()
+    for layer in path:
+        whole = whole.then(Window.of(layer))
+    return whole
+
+
+def coordinates(path: Iterable[Layer]) -> Coordinates:
+    """Where the outputs at the end of ``path``, which may enlarge, lie in the image."""
     here = Coordinates()
     for layer in path:
         here = here.through(layer)
@@ -79,13 +129,7 @@ def stride(path: Sequence[Layer]) -> int:
 
 def receptive_field(path: Sequence[Layer]) -> int:
     """How many image pixels on one axis an output at the end of a path of convolutions sees."""
-    field, step = 1, 1
-    for layer in path:
-        if layer.transposed:
-            raise SpecError("the receptive field is defined here for paths without upsampling")
-        field += (layer.kernel - 1) * step
-        step *= layer.stride
-    return field
+    return window(path).kernel
 
 
 def crop_offset(larger: Sequence[Layer], reference: Sequence[Layer]) -> int:

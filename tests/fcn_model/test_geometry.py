@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 from typing import get_args
 
 import pytest
@@ -9,7 +10,16 @@ import torch.nn.functional as F  # noqa: N812
 
 from fcn_model.backbones import backbone, classifier_trunk
 from fcn_model.errors import SpecError
-from fcn_model.geometry import Layer, crop_offset, output_size, receptive_field, stride
+from fcn_model.geometry import (
+    Layer,
+    Window,
+    coordinates,
+    crop_offset,
+    output_size,
+    receptive_field,
+    stride,
+    window,
+)
 from fcn_model.heads import SkipHead
 from fcn_model.spec import BackboneName, Head, NetworkSpec
 
@@ -53,7 +63,9 @@ def test_the_kernel_of_fcn_alexnet_must_be_odd() -> None:
 
 
 def test_receptive_fields_and_strides_are_those_of_table_1() -> None:
-    for name, field in (("vgg16", 404), ("caffenet", 355), ("alexnet", 355), ("googlenet", 715)):
+    wanted: dict[BackboneName, int]
+    wanted = {"vgg16": 404, "caffenet": 355, "alexnet": 355, "googlenet": 715}
+    for name, field in wanted.items():
         path = trunk_path(name)
         assert (receptive_field(path), stride(path)) == (field, 32), name
 
@@ -106,6 +118,64 @@ def test_pooling_that_rounds_down_would_break_the_crop_of_a_500_pixel_image() ->
     path = [Layer(layer.kernel, layer.stride, layer.pad) for layer in trunk_path("vgg16")]
     enlarged = output_size([*path, upsampling(32)], 500)
     assert enlarged < crop_offset([*path, upsampling(32)], ()) + 500
+
+
+def random_chain(draw: random.Random) -> list[tuple[Layer, bool]]:
+    """Layers, and of each whether it pools."""
+    chain = []
+    for _ in range(draw.randint(1, 5)):
+        kernel, pools = draw.randint(1, 5), draw.random() < 0.5
+        pad = draw.randint(0, kernel // 2 if pools else kernel)
+        layer = Layer(kernel, draw.randint(1, 3), pad, ceil=pools and draw.random() < 0.5)
+        chain.append((layer, pools))
+    return chain
+
+
+def what_outputs_see(chain: list[tuple[Layer, bool]], inputs: int) -> list[list[int]]:
+    """The inputs that change each output: every one is raised by itself."""
+    x = torch.eye(inputs)[:, None]
+    for layer, pools in chain:
+        if pools:
+            x = F.max_pool1d(x, layer.kernel, layer.stride, layer.pad, ceil_mode=layer.ceil)
+        else:
+            x = F.conv1d(x, torch.ones(1, 1, layer.kernel), None, layer.stride, layer.pad)
+        x = (x > 0).float()
+    return [output.nonzero().flatten().tolist() for output in x[:, 0].T]
+
+
+def test_a_chain_composes_to_what_its_outputs_are_seen_to_depend_on() -> None:
+    draw, compared = random.Random(0), 0
+    for _ in range(100):
+        chain, inputs = random_chain(draw), draw.randint(120, 200)
+        whole = window(layer for layer, _ in chain)
+        reach = Fraction(whole.kernel - 1, 2)
+        for index, seen in enumerate(what_outputs_see(chain, inputs)):
+            centre = whole.offset + index * whole.stride
+            if centre - reach >= 0 and centre + reach < inputs:  # elsewhere padding is seen as well
+                assert [Fraction(seen[0]), seen[-1]] == [centre - reach, centre + reach], chain
+                compared += 1
+    assert compared > 1000
+
+
+def test_composition_is_the_papers_rule_and_associative() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        first, second, third = (
+            Window.of(Layer(draw.randint(1, 7), draw.randint(1, 4), draw.randint(0, 3)))
+            for _ in range(3)
+        )
+        both = first.then(second)
+        # f_ks after g_k's' is of kernel k' + (k-1)s' and stride ss'.
+        assert both.kernel == first.kernel + (second.kernel - 1) * first.stride
+        assert both.stride == first.stride * second.stride
+        assert both.then(third) == first.then(second.then(third))
+        assert Window().then(first) == first == first.then(Window())
+
+
+def test_a_path_and_its_parts_have_the_same_coordinates() -> None:
+    path = (*trunk_path("vgg16"), upsampling(32))
+    for cut in range(len(path) + 1):
+        assert coordinates(path[:cut]).then(coordinates(path[cut:])) == coordinates(path)
 
 
 def test_output_sizes_agree_with_torch() -> None:

@@ -14,7 +14,7 @@ from jobs import runtime
 from pipelines.datasets.scenes import write_scenes
 from tests.support.tiny import save_checkpoint
 
-JOBS = ("prepare", "train", "segment", "evaluate", "report", "quickstart")
+JOBS = ("prepare", "train", "segment", "evaluate", "report", "quickstart", "convert", "geometry")
 
 
 def run(monkeypatch, capsys, name, *arguments):
