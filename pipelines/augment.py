@@ -1,60 +1,88 @@
-"""Random mirroring and cropping of training pairs, and batches of unequal sizes."""
+"""Random windows, mirroring, shifts and cells of training pairs: what one step sees of an image.
+
+Whatever is done to an image is done to its labels and further planes, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from fcn_model import Normalization
-from pipelines.ingest import Pair
+from fcn_model.geometry import Coordinates
+from fcn_model.sampling import kept_pixels
+from pipelines.decoding import Pair
+from pipelines.train_settings import Solver
+
+Pixels = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images and labels of a step, padded to the largest on the right and at the bottom.
+class View:
+    """A pair, or what is visible of it, in a frame of (height, width) pixels.
 
-    ``images_N3HW`` float32, normalized, zero outside each image; ``labels_NHW`` int64, void outside
-    each image; ``sizes`` the (height, width) of each.
+    Its first pixel lies at ``corner``, (row, column). The frame around it is the mean color and
+    void. ``kept``, (height, width) of the frame, says which pixels the loss counts; None is all.
     """
 
-    images_N3HW: torch.Tensor
-    labels_NHW: torch.Tensor
-    sizes: tuple[tuple[int, int], ...]
+    pair: Pair
+    size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+    kept: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, pair: Pair) -> View:
+        """The whole pair as it is."""
+        return cls(pair, (pair.label.shape[0], pair.label.shape[1]))
 
 
-def augment(
-    pair: Pair, rng: np.random.Generator, *, mirror: bool, crop: tuple[int, int] | None
-) -> Pair:
-    """Mirror left-right with probability one half, and cut a random window of (height, width).
+def augment(pair: Pair, rng: np.random.Generator, solver: Solver, cells: Coordinates) -> View:
+    """Draw a window, mirroring, a shift, and the cells that count, as the solver asks for each.
 
-    An image smaller than the window on an axis keeps that whole axis.
+    ``cells`` are the coordinates of the network's coarsest scores.
     """
-    image, label = pair.image, pair.label
-    if crop is not None:
-        top, left = (
-            int(rng.integers(0, max(have - want, 0) + 1))
-            for have, want in zip(label.shape, crop, strict=True)
-        )
-        window = slice(top, top + crop[0]), slice(left, left + crop[1])
-        image, label = image[window], label[window]
-    if mirror and rng.random() < 0.5:
-        image, label = image[:, ::-1], label[:, ::-1]
-    return Pair(pair.key, image, label)
+    if solver.crop is not None:
+        pair = crop(pair, rng, solver.crop)
+    if solver.mirror and rng.random() < 0.5:
+        pair = every_plane(pair, lambda plane: plane[:, ::-1])
+    view = shift(pair, rng, solver.jitter) if solver.jitter else View.of(pair)
+    if solver.sampling < 1:
+        view = replace(view, kept=kept_pixels(view.size, cells, solver.sampling, rng))
+    return view
 
 
-def collate(pairs: Sequence[Pair], normalization: Normalization, void_id: int) -> Batch:
-    """Stack pairs of any sizes into one batch; at least one pair is needed."""
-    sizes = tuple((pair.label.shape[0], pair.label.shape[1]) for pair in pairs)
-    height, width = (max(size[axis] for size in sizes) for axis in range(2))
-    images = torch.zeros((len(pairs), 3, height, width)).contiguous(
-        memory_format=torch.channels_last
+def crop(pair: Pair, rng: np.random.Generator, window: tuple[int, int]) -> Pair:
+    """A random window of (height, width); an axis that is shorter is kept whole."""
+    top, left = (
+        int(rng.integers(0, max(have - want, 0) + 1))
+        for have, want in zip(pair.label.shape, window, strict=True)
     )
-    labels = torch.full((len(pairs), height, width), void_id, dtype=torch.int64)
-    for index, (pair, (h, w)) in enumerate(zip(pairs, sizes, strict=True)):
-        # ascontiguousarray: a mirrored view has a negative stride, and the batch is read-only.
-        images[index, :, :h, :w] = normalization(np.ascontiguousarray(pair.image))
-        labels[index, :h, :w] = torch.from_numpy(pair.label.astype(np.int64))
-    return Batch(images, labels, sizes)
+    rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+    return every_plane(pair, lambda plane: plane[rows, columns])
+
+
+def shift(pair: Pair, rng: np.random.Generator, pixels: int) -> View:
+    """Translate by up to ``pixels`` each way on both axes, uniformly, in a frame of the same size.
+
+    At least one row and one column stay visible. The paper's jitter, section 4.3, has 32.
+    """
+    view = View.of(pair)
+    moves = [
+        int(rng.integers(-limit, limit + 1))
+        for limit in (min(pixels, length - 1) for length in view.size)
+    ]
+    # What moves in stays at its corner; what moves out at the other side is cut.
+    rows, columns = (
+        slice(max(0, -move), length - max(0, move))
+        for move, length in zip(moves, view.size, strict=True)
+    )
+    visible = every_plane(pair, lambda plane: plane[rows, columns])
+    return replace(view, pair=visible, corner=(max(0, moves[0]), max(0, moves[1])))
+
+
+def every_plane(pair: Pair, change: Callable[[Pixels], Pixels]) -> Pair:
+    """The pair with its image, label and every further plane, all (H, W, ...), changed alike."""
+    planes = {name: change(plane) for name, plane in pair.planes.items()}
+    return replace(pair, image=change(pair.image), label=change(pair.label), planes=planes)

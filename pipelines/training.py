@@ -2,7 +2,8 @@
 
 The run lives under ``<storage>/<name>/``: ``init/`` is the network it started from, Ray Train keeps
 its per-epoch checkpoints beside it, ``best/`` is the checkpoint directory with the highest
-validation mean IU, ``history.json`` has one entry per epoch. The same name again resumes.
+validation mean IU of the first task, ``history.json`` has one entry per epoch, and where classes
+are weighted ``label_counts.json`` how often each was seen. The same name again resumes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from fcn_model import ClassList, ModelConfig, NetworkSpec, Normalization, build, normalize
 from fcn_model.errors import FCNError
 from pipelines import checkpoints, cluster, ingest, ray_data, storage
+from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
 from pipelines.progress import relay
 from pipelines.sources import Source
 from pipelines.train_loop import run_worker
-from pipelines.train_settings import Network, TrainConfig
+from pipelines.train_settings import TrainConfig
+from pipelines.train_start import check_same_classes, prepare_start, wanted_planes
 
 Progress = Callable[[str], None]
 
@@ -56,15 +58,22 @@ def train(
     run_uri = storage.join(storage.parse_uri(config.storage), config.name)
     cluster.refuse_lost_paths(run_uri)
     use_gpu = _use_gpu(config)
-    _check_same_classes(train_source, val_source)
+    check_same_classes(train_source, val_source)
     for source in (train_source, val_source):
         if not source.units or source.records == 0:
             raise InputError(f"{source.uri} holds no image; training and validation need some")
-    prepare_start(config, train_source, run_uri, progress)
+    started = prepare_start(config, train_source, run_uri, progress)
     filesystem, path = storage.arrow_filesystem(storage.parse_uri(config.storage))
     if not storage.is_s3(run_uri):
         Path(path).mkdir(parents=True, exist_ok=True)
-    loop_config = {"config": config, "run_uri": run_uri, "records": train_source.records}
+    weights = weights_of_run(run_uri, train_source, started, config.solver.class_weights)
+    loop_config = {
+        "config": config,
+        "run_uri": run_uri,
+        "records": train_source.records,
+        "class_weights": weights,
+    }
+    planes = wanted_planes(started)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
@@ -79,8 +88,10 @@ def train(
             failure_config=FailureConfig(max_failures=2),
         ),
         datasets={
-            "train": ingest.labelled_rows(train_source, shuffle_seed=config.solver.seed),
-            "val": ingest.labelled_rows(val_source),
+            "train": ingest.labelled_rows(
+                train_source, shuffle_seed=config.solver.seed, planes=planes
+            ),
+            "val": ingest.labelled_rows(val_source, planes=planes),
         },
         dataset_config=cluster.EveryRow(),
     )
@@ -92,79 +103,6 @@ def train(
         except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
     return _publish(result, run_uri, progress)
-
-
-def prepare_start(config: TrainConfig, source: Source, run_uri: str, progress: Progress) -> None:
-    """Write ``<run>/init`` once: the network with its start weights, classes and normalization.
-
-    Workers load it from there, so that a resumed run never depends on the original file again.
-    Raises InputError if the run exists with another network or other classes.
-    """
-    init_uri = storage.join(run_uri, "init")
-    if storage.stat(storage.join(init_uri, "config.json")) is not None:
-        _, started = checkpoints.load(init_uri)
-        classes = ingest.classes_of(source)
-        spec = network_spec(config, classes)
-        if (started.spec, started.classes) != (spec, classes):
-            raise InputError(
-                f"run {run_uri} was started with another network or other classes "
-                f"({started.spec.name}, {len(started.classes)} classes, against "
-                f"{spec.name}, {len(classes)}); choose another --name to start anew"
-            )
-        progress(f"resuming run {run_uri}")
-        return
-    wanted = model_config(config, source)
-    network = build(wanted.spec, seed=config.solver.seed)
-    loaded: list[str] = []
-    if config.network.init is not None:
-        loaded = checkpoints.start_from(network, config.network.init)
-    layers = {name.split(".")[0] for name, _ in network.named_parameters()}
-    fresh = sorted(layers - {name.split(".")[0] for name in loaded})
-    given = f"{len(layers) - len(fresh)} of {len(layers)} layers from {config.network.init}"
-    progress(
-        f"{wanted.spec.name}: {sum(p.numel() for p in network.parameters()):,} parameters, "
-        + (f"{given}, fresh: {', '.join(fresh) or 'none'}" if loaded else "all layers fresh")
-    )
-    checkpoints.save(init_uri, network, wanted)
-
-
-def model_config(config: TrainConfig, source: Source) -> ModelConfig:
-    """The network, classes and normalization that the run will have."""
-    classes = ingest.classes_of(source)
-    return ModelConfig(
-        spec=network_spec(config, classes),
-        classes=classes,
-        normalization=_normalization(config.network),
-    )
-
-
-def network_spec(config: TrainConfig, classes: ClassList) -> NetworkSpec:
-    """The network that the settings ask for."""
-    return NetworkSpec(
-        num_classes=len(classes),
-        head=config.network.head,
-        width=config.network.width,
-        fc_width=config.network.fc_width,
-        dropout=config.network.dropout,
-        skip_scales=config.network.skip_scales,
-    )
-
-
-def _normalization(network: Network) -> Normalization:
-    init = network.init
-    if init and not init.endswith(checkpoints.WEIGHTS_SUFFIXES) and "_Weights." not in init:
-        return checkpoints.load(init)[1].normalization
-    return {"torchvision": normalize.TORCHVISION, "caffe": normalize.CAFFE}[network.normalization]
-
-
-def _check_same_classes(train_source: Source, val_source: Source) -> None:
-    ours, theirs = ingest.classes_of(train_source), ingest.classes_of(val_source)
-    if (ours.names, ours.void_id) != (theirs.names, theirs.void_id):
-        raise InputError(
-            f"training and validation data disagree on the classes: {train_source.uri} has "
-            f"{list(ours.names)} (void {ours.void_id}), {val_source.uri} has "
-            f"{list(theirs.names)} (void {theirs.void_id})"
-        )
 
 
 def _use_gpu(config: TrainConfig) -> bool:

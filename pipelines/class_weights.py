@@ -1,0 +1,87 @@
+"""Class weights of a run: labels counted by Ray Data, kept beside the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from fcn_model import ClassList, ModelConfig
+from fcn_model.class_weights import LabelCounts, Weighting
+from fcn_model.errors import FCNError
+from pipelines import ingest, storage
+from pipelines.batches import plane_of, tasks_of
+from pipelines.errors import InputError
+from pipelines.sources import Source
+
+COUNTS_FILE = "label_counts.json"
+COUNTS = pa.schema(
+    [
+        ("pixels", pa.list_(pa.int64())),
+        ("image_pixels", pa.list_(pa.int64())),
+        ("error", pa.string()),
+    ]
+)
+"""Counts of some rows, all tasks one after another. ``error`` is empty, or says why there are none
+of them."""
+
+
+def weights_of_run(
+    run_uri: str, source: Source, config: ModelConfig, weighting: Weighting
+) -> list[list[float] | None]:
+    """The class weights of each task's loss; the labels are counted once in the life of a run.
+
+    Raises InputError for labels that training would refuse as well.
+    """
+    tasks = tasks_of(config)
+    if weighting == "none":
+        return [None] * len(tasks)
+    kept = storage.join(run_uri, COUNTS_FILE)
+    if storage.stat(kept) is None:
+        counts = count_labels(source, config)
+        text = json.dumps([one.to_dict() for one in counts])
+        storage.replace(kept, text.encode())
+    counts = [LabelCounts.from_dict(value) for value in json.loads(storage.read_bytes(kept))]
+    weights = [one.weights(weighting) for one in counts]
+    return [None if one is None else one.tolist() for one in weights]
+
+
+def count_labels(source: Source, config: ModelConfig) -> list[LabelCounts]:
+    """Count the labels of every task, exactly, however the source is cut. Needs a running Ray."""
+    tasks = tasks_of(config)
+    names = [task.name for task in config.spec.more_tasks]
+    tasks_at_once = min(2, len(source.units))  # Ray warns of more than it can use
+    rows = ingest.labelled_rows(source, planes=names, tasks=tasks_at_once).map_batches(
+        count_rows,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"names": names, "tasks": tasks},
+    )
+    totals = [LabelCounts.none(len(classes)) for classes in tasks]
+    for row in rows.iter_rows():
+        if row["error"]:
+            raise InputError(row["error"])
+        start = 0
+        for index, classes in enumerate(tasks):
+            part = {name: row[name][start : start + len(classes)] for name in COUNTS.names[:2]}
+            totals[index] += LabelCounts.from_dict(part)
+            start += len(classes)
+    return totals
+
+
+def count_rows(table: pa.Table, names: Sequence[str], tasks: Sequence[ClassList]) -> pa.Table:
+    """One row of `COUNTS` for a table of labelled rows; ``names`` are those of further tasks."""
+    totals = [LabelCounts.none(len(classes)) for classes in tasks]
+    try:
+        for pair in ingest.pairs_of(table):
+            labels = [pair.label, *(plane_of(pair, name) for name in names)]
+            for index, (label, classes) in enumerate(zip(labels, tasks, strict=True)):
+                totals[index] += LabelCounts.of_label(label, len(classes))
+    except FCNError as error:
+        return pa.Table.from_pylist([{"error": str(error)}], schema=COUNTS)
+    row = {
+        name: [count for one in totals for count in one.to_dict()[name]]
+        for name in COUNTS.names[:2]
+    }
+    return pa.Table.from_pylist([row | {"error": ""}], schema=COUNTS)

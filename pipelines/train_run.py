@@ -1,0 +1,51 @@
+"""The living state of one worker's training, and what workers do together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fcn_model import FCN, ModelConfig
+from pipelines.train_settings import Solver
+
+
+@dataclass
+class Run:
+    """One worker's share of a training run."""
+
+    solver: Solver
+    network: FCN
+    model: torch.nn.Module  # the network, wrapped for data-parallel training where it needs to be
+    config: ModelConfig
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    rank: int
+    world: int
+    records: int | None  # images in an epoch, if known
+    shuffle_buffer: int
+    lines: Any  # the driver's `progress.relay`
+    class_weights: tuple[torch.Tensor | None, ...]  # of each task, on the device
+    epoch: int = 0  # epochs finished
+    images: int = 0  # images seen by all workers in all epochs
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Show a line on the driver, once for all workers."""
+        if self.rank == 0:
+            self.lines.add.remote(text)
+
+    def autocast(self) -> torch.autocast:
+        """The precision that the solver asks for."""
+        enabled = self.solver.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def sum_over_workers(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum of every worker's ``values``, exact for integers."""
+        if self.world == 1:
+            return values
+        summed = values.to(self.device)
+        dist.all_reduce(summed)
+        return summed.cpu()

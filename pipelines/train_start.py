@@ -1,0 +1,148 @@
+"""What a training run starts from: network, classes, input and weights, settled on the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fcn_model import ModelConfig, NetworkSpec, Normalization, build, normalize
+from fcn_model.spec import Stream, Task
+from pipelines import checkpoints, ingest, storage
+from pipelines.errors import InputError
+from pipelines.sources import Source
+from pipelines.train_settings import Network, TrainConfig
+
+Progress = Callable[[str], None]
+
+NORMALIZATIONS = {
+    "torchvision": normalize.TORCHVISION,
+    "caffe": normalize.CAFFE,
+    "nyud": normalize.NYUD_COLOR,
+    "siftflow": normalize.SIFT_FLOW,
+    "pascalcontext": normalize.PASCAL_CONTEXT,
+}
+PLANE_NORMALIZATIONS = {"depth": normalize.NYUD_DEPTH, "hha": normalize.NYUD_HHA}
+
+
+def prepare_start(
+    config: TrainConfig, source: Source, run_uri: str, progress: Progress
+) -> ModelConfig:
+    """Write ``<run>/init`` once: the network with its start weights, classes and normalization.
+
+    Workers load it from there, so that a resumed run never depends on the original file again.
+    Returns what it says. Raises InputError if the run exists with another network or other classes.
+    """
+    init_uri = storage.join(run_uri, "init")
+    if storage.stat(storage.join(init_uri, "config.json")) is not None:
+        _, started = checkpoints.load(init_uri)
+        classes, spec = ingest.classes_of(source), network_spec(config, source)
+        asked = (spec, classes, tuple(source.tasks.values()), config.network.needs)
+        if (started.spec, started.classes, started.more_classes, started.needs) != asked:
+            raise InputError(
+                f"run {run_uri} was started with another network or other classes "
+                f"({started.spec.name}, {len(started.classes)} classes, against "
+                f"{spec.name}, {len(classes)}); choose another --name to start anew"
+            )
+        progress(f"resuming run {run_uri}")
+        return started
+    wanted = model_config(config, source)
+    network = build(wanted.spec, seed=config.solver.seed)
+    loaded: list[str] = []
+    if (init := _start_weights(config.network)) is not None:
+        loaded = checkpoints.start_from(network, init)
+    layers = {name.split(".")[0] for name, _ in network.named_parameters()}
+    fresh = sorted(layers - {name.split(".")[0] for name in loaded})
+    names = init if isinstance(init, str) else " and ".join((init or {}).values())
+    given = f"{len(layers) - len(fresh)} of {len(layers)} layers from {names}"
+    progress(
+        f"{wanted.spec.name}: {sum(p.numel() for p in network.parameters()):,} parameters, "
+        + (f"{given}, fresh: {', '.join(fresh) or 'none'}" if loaded else "all layers fresh")
+    )
+    return checkpoints.save(init_uri, network, wanted)
+
+
+def model_config(config: TrainConfig, source: Source) -> ModelConfig:
+    """The network, classes and normalizations that the run will have."""
+    normalization, planes = normalizations(config.network)
+    return ModelConfig(
+        spec=network_spec(config, source),
+        classes=ingest.classes_of(source),
+        more_classes=tuple(source.tasks.values()),
+        normalization=normalization,
+        planes=planes,
+        image_plane=config.network.image_plane,
+    )
+
+
+def network_spec(config: TrainConfig, source: Source) -> NetworkSpec:
+    """The network that the settings ask for, with a task for each label that the data has."""
+    network = config.network
+    return NetworkSpec(
+        num_classes=len(ingest.classes_of(source)),
+        head=network.head,
+        backbone=network.backbone,
+        width=network.width,
+        fc_width=network.fc_width,
+        dropout=network.dropout,
+        skip_scales=network.skip_scales,
+        upsampling=network.upsampling,
+        streams=tuple(Stream(*stream) for stream in network.streams),
+        more_tasks=tuple(Task(name, len(classes)) for name, classes in source.tasks.items()),
+    )
+
+
+def normalizations(
+    network: Network,
+) -> tuple[Normalization, tuple[tuple[str, Normalization], ...]]:
+    """How the image is normalized, and each further plane: as in the start weights' checkpoint.
+
+    Where that says nothing, measured planes are normalized as in the reference's NYUDv2 nets; an
+    HHA image in the color's place always is.
+    """
+    planes = {name: PLANE_NORMALIZATIONS[name] for name in network.planes}
+    image = NORMALIZATIONS[network.normalization]
+    if (network.backbone, network.normalization) == ("googlenet_bn", "torchvision"):
+        image = normalize.TORCHVISION_GOOGLENET
+    if (theirs := _checkpoint_of(network.init)) is not None:
+        image = theirs.normalization
+        planes |= {name: value for name, value in theirs.planes if name in planes}
+    if (hha := _checkpoint_of(network.init_hha)) is not None:
+        planes["hha"] = hha.normalization
+    if network.image_plane:
+        image = PLANE_NORMALIZATIONS[network.image_plane]
+    return image, tuple(planes.items())
+
+
+def _checkpoint_of(init: str | None) -> ModelConfig | None:
+    if init is None or checkpoints.is_weights(init):
+        return None
+    return checkpoints.load(init)[1]
+
+
+def _start_weights(network: Network) -> str | dict[str, str] | None:
+    """Start weights for the whole network, or for each stream by name."""
+    if network.init is None or network.init_hha is None:
+        return network.init
+    return {"color": network.init, "hha": network.init_hha}
+
+
+def wanted_planes(started: ModelConfig) -> tuple[str, ...]:
+    """What each training image needs beside it: measured planes and further labels."""
+    return (*started.needs, *(task.name for task in started.spec.more_tasks))
+
+
+def check_same_classes(train_source: Source, val_source: Source) -> None:
+    """Raise InputError if the two disagree on the names or the void id of any label."""
+    ours, theirs = (_described(source) for source in (train_source, val_source))
+    if ours != theirs:
+        raise InputError(
+            "training and validation data disagree on the classes: "
+            f"{train_source.uri} has {ours}, {val_source.uri} has {theirs}"
+        )
+
+
+def _described(source: Source) -> str:
+    labels = {"": ingest.classes_of(source), **source.tasks}
+    return "; ".join(
+        f"{name}{': ' * bool(name)}{list(classes.names)} (void {classes.void_id})"
+        for name, classes in labels.items()
+    )

@@ -1,0 +1,63 @@
+"""What a run leaves at the end of an epoch, and how it goes on from there."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+
+from fcn_model import checkpoint
+from pipelines.errors import InputError
+from pipelines.train_run import Run
+
+STATE_FILE = "training_state.pt"
+
+
+def resume(run: Run, latest: Any) -> int:
+    """Load the run's latest checkpoint, if there is one; return the epochs it had finished."""
+    if latest is None:
+        return 0
+    with latest.as_directory() as directory:
+        network, _ = checkpoint.load(Path(directory))
+        data = (Path(directory) / STATE_FILE).read_bytes()
+    state = torch.load(io.BytesIO(data), map_location=run.device, weights_only=True)
+    run.network.load_state_dict(network.state_dict())
+    if state["kind"] != run.solver.optimizer:
+        raise InputError(
+            f"the run was trained with {state['kind']} and cannot go on with "
+            f"{run.solver.optimizer}; choose another --name to start anew"
+        )
+    # Only the moments are restored: rates and decays are those that were asked for this time.
+    asked = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in run.optimizer.param_groups
+    ]
+    run.optimizer.load_state_dict(state["optimizer"])
+    for group, settings in zip(run.optimizer.param_groups, asked, strict=True):
+        group.update(settings)
+    run.epoch, run.images = state["epoch"], state["images"]
+    run.history = state["history"]
+    run.say(f"resumed after epoch {run.epoch}")
+    return run.epoch
+
+
+def report(run: Run, metrics: dict[str, Any]) -> None:
+    """Hand the epoch's checkpoint to Ray Train; returns when it is stored."""
+    if run.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint.save(Path(directory), run.network, run.config)
+        state = {
+            "kind": run.solver.optimizer,
+            "optimizer": run.optimizer.state_dict(),
+            "epoch": run.epoch,
+            "images": run.images,
+            "history": run.history,
+        }
+        torch.save(state, Path(directory) / STATE_FILE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
