@@ -186,7 +186,12 @@ def _row(name: str, kind: str, layer: Layer | None, path: _Path, channels: int, 
 
 
 def _sizes(path: _Path, size: _Size) -> _Size:
-    return output_size(path, size[0]), output_size(path, size[1])
+    try:
+        return output_size(path, size[0]), output_size(path, size[1])
+    except SpecError as error:
+        raise SpecError(
+            f"an image of {size[0]} x {size[1]} pixels is too small for this network: {error}"
+        ) from error
 
 
 def _justified(cell: str, width: int, left: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +61,23 @@ class FCN(nn.Module):
         """
         extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
         layers = dict(self.named_children())
-        channels = [stream.channels for stream in self.spec.streams]
-        parts = images_NCHW.split(channels, dim=1)  # type: ignore[no-untyped-call]
         features = [
-            trunk.run(_of_stream(layers, stream), part, extents)
-            for (stream, trunk), part in zip(self.trunks.items(), parts, strict=True)
+            trunk.run(own, part_NCHW, extents)
+            for trunk, own, part_NCHW in self.streams(images_NCHW)
         ]
         height, width = images_NCHW.shape[2:]
         scores = [head.run(layers, features, extents, (height, width)) for head in self.heads]
         return scores[0] if len(scores) == 1 else torch.cat(scores, 1)
+
+    def streams(
+        self, images_NCHW: Tensor
+    ) -> Iterator[tuple[Trunk, Mapping[str, nn.Module], Tensor]]:
+        """Each stream's trunk, its layers by their names without the stream's, and its input."""
+        layers = dict(self.named_children())
+        channels = [stream.channels for stream in self.spec.streams]
+        parts = images_NCHW.split(channels, dim=1)  # type: ignore[no-untyped-call]
+        for (stream, trunk), part_NCHW in zip(self.trunks.items(), parts, strict=True):
+            yield trunk, _of_stream(layers, stream), part_NCHW
 
 
 def _of_stream(layers: Mapping[str, nn.Module], stream: str) -> Mapping[str, nn.Module]:

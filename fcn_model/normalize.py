@@ -51,21 +51,25 @@ class Normalization:
         """Channels of the input that it makes."""
         return len(self.mean)
 
+    @property
+    def dtype(self) -> str:
+        """The type of the pixels that it takes."""
+        return "uint16" if self.log else "uint8"
+
     def __call__(self, image_HWC: NDArray[Any] | Tensor) -> Tensor:
         """Float32 (C, H, W) or (N, C, H, W) of images (H, W, C) or (N, H, W, C).
 
-        Images are uint8, RGB where they have colours; with ``log`` uint16, and a single channel may
-        lack its axis. A tensor stays on its device. The result is channels-last in memory.
+        Images are uint8, RGB where they have colours; with ``log`` uint16. An image of one channel
+        may also be (H, W). A tensor stays on its device. The result is channels-last in memory.
         Raises ValueError for another dtype or shape.
         """
-        wanted = "uint16" if self.log else "uint8"
         shape = tuple(image_HWC.shape)
-        if self.channels == 1 and shape[-1:] != (1,):
+        if self.channels == 1 and len(shape) == 2:
             image_HWC = image_HWC[..., None]
-        right_type = str(image_HWC.dtype).removeprefix("torch.") == wanted
+        right_type = str(image_HWC.dtype).removeprefix("torch.") == self.dtype
         if not right_type or image_HWC.ndim not in (3, 4) or image_HWC.shape[-1] != self.channels:
             raise ValueError(
-                f"images to normalize must be {wanted} (H, W, {self.channels}) or "
+                f"images to normalize must be {self.dtype} (H, W, {self.channels}) or "
                 f"(N, H, W, {self.channels}), got {image_HWC.dtype} {shape}"
             )
         if self.log:

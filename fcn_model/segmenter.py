@@ -29,11 +29,12 @@ class Segmenter:
     """Segments images one by one, or many at once with the same results.
 
     The network is taken over: moved to ``device`` (by default a GPU if there is one), put into
-    channels-last memory and evaluation mode. With ``precision="bf16"`` a copy of it is used, whose
-    trunk computes in bfloat16 and whose scores are float32. ``batch_pixels`` bounds the pixels of
-    the largest feature map of a batch, that of the padded first convolution; an image that is
-    larger by itself makes a batch of its own. Of several tasks ``task`` names the one to segment,
-    by default the first.
+    channels-last memory and evaluation mode. With ``precision="fp32"`` a GPU's TF32 convolutions
+    are turned off, for the whole process. With ``precision="bf16"`` a copy of the network is used,
+    whose trunk computes in bfloat16 and whose scores are float32. ``batch_pixels`` bounds the
+    pixels of the largest feature map of a batch, that of the padded first convolution; an image
+    that is larger by itself makes a batch of its own. Of several tasks ``task`` names the one to
+    segment, by default the first.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Segmenter:
         self.task = 0 if task is None else names.index(task)
         self.config = config
         self.device = torch.device(device)
+        if self.device.type == "cuda" and precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False
         self.batch_pixels = batch_pixels
         if precision == "bf16":
             network = copy.deepcopy(network)
@@ -86,6 +89,10 @@ class Segmenter:
         (H, W, 3) uint8 array.
         """
         planes = [{}] * len(images) if planes is None else planes
+        if len(planes) != len(images):
+            raise ValueError(
+                f"planes must be given for every image: {len(images)} images, {len(planes)} planes"
+            )
         for index, (image, further) in enumerate(zip(images, planes, strict=True)):
             _check(image, index)
             self._check_planes(image, further, index)
@@ -142,11 +149,17 @@ class Segmenter:
                 f"image {index} needs the planes {wanted} for {self.config.spec.name}, "
                 f"got {sorted(planes)}"
             )
+        inputs = dict(self.config.planes) | {self.config.image_plane: self.config.normalization}
         for name, plane in planes.items():
-            if plane.shape[:2] != image.shape[:2]:
+            made = inputs[name]
+            shape = (*image.shape[:2], *([made.channels] if made.channels > 1 else []))
+            if not isinstance(plane, np.ndarray) or (str(plane.dtype), plane.shape) != (
+                made.dtype,
+                shape,
+            ):
                 raise ValueError(
-                    f"plane {name!r} of image {index} is {plane.shape[:2]}, "
-                    f"its image {image.shape[:2]} (height, width)"
+                    f"plane {name!r} of image {index} must be {made.dtype} {shape}, height and "
+                    f"width those of its image, got {_described(plane)}"
                 )
 
 
@@ -168,11 +181,11 @@ def _check(image: object, index: int) -> None:
         and image.size > 0
     )
     if not fits:
-        came = (
-            f"{image.dtype} {image.shape}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
         raise ValueError(
-            f"image {index} must be a (H, W, 3) uint8 RGB array of at least one pixel, got {came}"
+            f"image {index} must be a (H, W, 3) uint8 RGB array of at least one pixel, "
+            f"got {_described(image)}"
         )
+
+
+def _described(image: object) -> str:
+    return f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

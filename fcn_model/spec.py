@@ -90,8 +90,12 @@ class NetworkSpec:
         ):
             value = getattr(self, field)
             _check(field, value, value in names, f"one of {names}")
+        for field in ("width", "dropout"):
+            value = getattr(self, field)
+            _check(field, value, isinstance(value, int | float), "a number")
         _check("width", self.width, 1 / 64 <= self.width <= 8, "1/64 to 8")
-        _check("fc_width", self.fc_width, 1 <= self.fc_width <= 65536, "1 to 65536")
+        whole = _is_whole(self.fc_width) and 1 <= self.fc_width <= 65536
+        _check("fc_width", self.fc_width, whole, "1 to 65536")
         _check(
             "fc_width",
             self.fc_width,
@@ -113,7 +117,8 @@ class NetworkSpec:
         for field, tasks in (("num_classes", self.tasks[:1]), ("more_tasks", self.more_tasks)):
             for task in tasks:
                 count = task.num_classes
-                _check(field, count, 1 <= count <= MAX_OUTPUTS, f"1 to {MAX_OUTPUTS}")
+                whole = _is_whole(count) and 1 <= count <= MAX_OUTPUTS
+                _check(field, count, whole, f"1 to {MAX_OUTPUTS}")
         names = [task.name for task in self.tasks]
         _check(
             "more_tasks",
@@ -131,7 +136,8 @@ class NetworkSpec:
             "one unnamed stream, or several named by distinct lower-case words",
         )
         for stream in self.streams:
-            _check("streams", stream, 1 <= stream.channels <= 64, "of 1 to 64 channels each")
+            whole = _is_whole(stream.channels) and 1 <= stream.channels <= 64
+            _check("streams", stream, whole, "of 1 to 64 channels each")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -225,6 +231,10 @@ class NetworkSpec:
 
 
 _LATER = ("more_tasks", "streams", "upsampling")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _distinct_words(names: list[str]) -> bool:

@@ -20,13 +20,14 @@ the network has at its own positions, continued to all shifts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fcn_model.backbones.steps import Step
+from fcn_model.backbones.trunk import Trunk
 from fcn_model.errors import SpecError
 from fcn_model.extents import Extents
 from fcn_model.geometry import Coordinates, coordinates
@@ -52,16 +53,17 @@ def rarefied(network: FCN, images_NCHW: Tensor) -> Dense:
     Takes ``sum m (d n)^2`` multiply-adds for layers of m per position and maps of n x n positions d
     pixels apart in the network; FCN-32s VGG16 at 500 x 500: 38 T (the network: 0.18 T) and 8.4 GB.
 
-    ``network`` has no skips and one stream and is in evaluation mode; the images (N, C, H, W), of
+    ``network`` has no skips and is in evaluation mode; the images (N, C, H, W), of
     any H and W from 1, are normalized. No gradient is kept. Raises SpecError for another network
     and ValueError for images or a mode that do not fit.
     """
     _check(network, images_NCHW)
-    layers = dict(network.named_children())
-    steps = network.backbone.steps
     with torch.no_grad():
-        scores_NKhw = _scores(network)(rarefied_map(steps, layers, images_NCHW))
-    return Dense(scores_NKhw, _pixels(steps))
+        parts = [
+            scores(rarefied_map(trunk.steps, layers, part_NCHW))
+            for trunk, layers, scores, part_NCHW in _streams(network, images_NCHW)
+        ]
+    return Dense(_mean(parts), _pixels(network))
 
 
 def stitched(network: FCN, images_NCHW: Tensor, *, at_once: int = 8) -> Dense:
@@ -74,29 +76,49 @@ def stitched(network: FCN, images_NCHW: Tensor, *, at_once: int = 8) -> Dense:
     _check(network, images_NCHW)
     if at_once < 1:
         raise ValueError(f"at_once is a number of shifts from 1, got {at_once}")
-    layers = dict(network.named_children())
-    steps = network.backbone.steps
     with torch.no_grad():
-        scores_NKhw = stitched_map(steps, layers, images_NCHW, _scores(network), at_once)
-    return Dense(scores_NKhw, _pixels(steps))
+        parts = [
+            stitched_map(trunk.steps, layers, part_NCHW, scores, at_once)
+            for trunk, layers, scores, part_NCHW in _streams(network, images_NCHW)
+        ]
+    return Dense(_mean(parts), _pixels(network))
 
 
-def _scores(network: FCN) -> Callable[[Tensor], Tensor]:
-    """The coarse scores (score_fr) of all tasks, one after another, of the trunk's top."""
-    layers = [network.get_submodule(f"score_fr{head.suffix}") for head in network.heads]
-    return lambda top_NChw: torch.cat([layer(top_NChw) for layer in layers], 1)
+class _Stream(NamedTuple):
+    """A trunk, its layers, its coarse scores of all tasks one after another, and its input."""
+
+    trunk: Trunk
+    layers: Mapping[str, nn.Module]
+    scores: Callable[[Tensor], Tensor]
+    part_NCHW: Tensor
 
 
-def _pixels(steps: Iterable[Step]) -> Coordinates:
+def _streams(network: FCN, images_NCHW: Tensor) -> Iterator[_Stream]:
+    for trunk, layers, part_NCHW in network.streams(images_NCHW):
+        heads = [layers[f"score_fr{head.suffix}"] for head in network.heads]
+        yield _Stream(trunk, layers, partial(_all_scores, heads), part_NCHW)
+
+
+def _all_scores(heads: Sequence[nn.Module], top_NChw: Tensor) -> Tensor:
+    return torch.cat([head(top_NChw) for head in heads], 1)
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    """The mean over streams, as `SkipHead` takes it."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(0)
+
+
+def _pixels(network: FCN) -> Coordinates:
+    steps = network.backbone.steps
     return Coordinates(offset=coordinates(step.geometry for step in steps).offset)
 
 
 def _check(network: FCN, images_NCHW: Tensor) -> None:
     spec = network.spec
-    if spec.head != "fcn32s" or len(spec.streams) > 1:
+    if spec.head != "fcn32s":
         raise SpecError(
-            "dense scores at every shift are those of one trunk without skips (head fcn32s, one "
-            f"stream), got {spec.name}; a skip's scores already lie closer than the top's"
+            "dense scores at every shift are those of a trunk without skips (head fcn32s), "
+            f"got {spec.name}; a skip's scores already lie closer than the top's"
         )
     if network.training:
         raise ValueError("dense scores need a network in evaluation mode: call network.eval()")

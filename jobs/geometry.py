@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fcn_model.spec import BackboneName, Head, NetworkSpec, Stream, Task
+from fcn_model.spec import BackboneName, Head, NetworkSpec, Task
 from jobs.recipes import RECIPES, RecipeName
 from jobs.runtime import run_job, say
 from pipelines.errors import InputError
+
+SIZE = (500, 375)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +28,14 @@ class Geometry:
     head: Head | Literal["classifier"] = "fcn8s"
     """classifier is the backbone as it was trained on ImageNet: its own padding, and GoogLeNet with
     its average pool."""
-    size: tuple[int, int] = (500, 375)
+    size: tuple[int, int] = SIZE
     """Height and width of the image in pixels."""
     num_classes: int = 21
     """Classes of the scores; 21 in PASCAL VOC."""
     recipe: RecipeName | None = None
     """The net of a recipe, in the place of backbone, head and num_classes."""
+    checkpoint: str | None = None
+    """The net of a checkpoint directory, by path or URI, in their place."""
 
 
 def work(options: Geometry) -> None:
@@ -41,8 +45,9 @@ def work(options: Geometry) -> None:
         network_table,
     )
 
-    if options.recipe is not None:
-        table = network_table(_recipe_spec(options, options.recipe), options.size)
+    named = _named_spec(options)
+    if named is not None:
+        table = network_table(named, options.size)
     elif options.head == "classifier":
         spec = NetworkSpec(num_classes=options.num_classes, backbone=options.backbone)
         table = classifier_table(spec, options.size)
@@ -54,20 +59,22 @@ def work(options: Geometry) -> None:
     say(table.to_text())
 
 
-def _recipe_spec(options: Geometry, name: RecipeName) -> NetworkSpec:
-    if replace(options, recipe=None, size=Geometry.size) != Geometry():
+def _named_spec(options: Geometry) -> NetworkSpec | None:
+    """The net of a recipe or checkpoint, if one is named."""
+    given = [value for value in (options.recipe, options.checkpoint) if value is not None]
+    if not given:
+        return None
+    if len(given) > 1 or replace(options, recipe=None, checkpoint=None, size=SIZE) != Geometry():
         raise InputError(
-            f"--recipe {name} names the whole net: leave out --backbone, --head and --num-classes"
+            f"{given[0]} names the whole net: leave out --backbone, --head, --num-classes and "
+            "all but one of --recipe and --checkpoint"
         )
-    network, tasks = RECIPES[name].network, RECIPES[name].data.tasks
-    return NetworkSpec(
-        num_classes=tasks[0][1],
-        head=network.head,
-        backbone=network.backbone,
-        skip_scales=network.skip_scales,
-        more_tasks=tuple(Task(*task) for task in tasks[1:]),
-        streams=tuple(Stream(*stream) for stream in network.streams),
-    )
+    if options.recipe is not None:
+        network, tasks = RECIPES[options.recipe].network, RECIPES[options.recipe].data.tasks
+        return network.spec(tasks[0][1], tuple(Task(*task) for task in tasks[1:]))
+    from pipelines import checkpoints  # noqa: PLC0415  (imports torch)
+
+    return checkpoints.load(given[0])[1].spec
 
 
 def main() -> None:

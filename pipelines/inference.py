@@ -27,8 +27,6 @@ class Infer:
         if device.type == "cpu":
             # Ray gives a one-CPU actor one thread.
             torch.set_num_threads(max(1, cluster.usable_cores() // job.actors_per_node))
-        # fp32 means fp32, or a generation would hold other masks where there are GPUs.
-        torch.backends.cudnn.allow_tf32 = False
         network, config = checkpoints.load(job.checkpoint)
         if config.digest != job.generation.model:
             raise RuntimeError(

@@ -118,6 +118,7 @@ def _start(settings: dict[str, Any]) -> Run:
             for weights in settings["class_weights"]
         ),
     )
+    run.say(f"{run.world} workers on {device.type}, {run.precision}")
     if solver != config.solver:
         run.say(
             f"{solver.images_per_step} images a step instead of {config.solver.images_per_step}: "

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from fcn_model import FCN, ModelConfig
+from fcn_model.precision import has_bf16
 from pipelines.train_settings import Solver
 
 
@@ -37,9 +38,16 @@ class Run:
         if self.rank == 0:
             self.lines.add.remote(text)
 
+    @property
+    def precision(self) -> str:
+        """fp32 or bf16, as the solver asks for or the device decides."""
+        if self.solver.precision == "auto":
+            return "bf16" if has_bf16(self.device) else "fp32"
+        return self.solver.precision
+
     def autocast(self) -> torch.autocast:
-        """The precision that the solver asks for."""
-        enabled = self.solver.precision == "bf16"
+        """The context of forward passes in this precision."""
+        enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def sum_over_workers(self, values: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fcn_model.class_weights import Weighting
-from fcn_model.spec import BackboneName, Upsampling
+from fcn_model.spec import BackboneName, NetworkSpec, Stream, Task, Upsampling
 from pipelines.errors import InputError
 
 UNIT_RECORDS = 16
@@ -59,6 +59,21 @@ class Network:
                 f"network init_hha is for inputs color-hha, beside init; inputs is {self.inputs}, "
                 f"init {self.init}"
             )
+
+    def spec(self, num_classes: int, more_tasks: tuple[Task, ...] = ()) -> NetworkSpec:
+        """The network that these settings ask for, for data with such labels."""
+        return NetworkSpec(
+            num_classes=num_classes,
+            head=self.head,
+            backbone=self.backbone,
+            width=self.width,
+            fc_width=self.fc_width,
+            dropout=self.dropout,
+            skip_scales=self.skip_scales,
+            upsampling=self.upsampling,
+            streams=tuple(Stream(*stream) for stream in self.streams),
+            more_tasks=more_tasks,
+        )
 
     @property
     def streams(self) -> tuple[tuple[str, int], ...]:
@@ -126,8 +141,9 @@ class Solver:
     """Mirror half of the images left to right."""
     jitter: int = 0
     """Shift each image by up to so many pixels on either axis; the paper tried 32."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16 is autocast: weights and sums stay fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast: weights and sums stay fp32. auto: bf16 where the device has instructions
+    for it, as GPUs have and some CPUs; elsewhere it would take many times as long."""
     seed: int = 1337
     """Of initialization, order, mirroring, crops, shifts and sampling."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fcn_model import ModelConfig, NetworkSpec, Normalization, build, normalize
-from fcn_model.spec import Stream, Task
+from fcn_model.spec import Task
 from pipelines import checkpoints, ingest, storage
 from pipelines.errors import InputError
 from pipelines.sources import Source
@@ -75,19 +75,8 @@ def model_config(config: TrainConfig, source: Source) -> ModelConfig:
 
 def network_spec(config: TrainConfig, source: Source) -> NetworkSpec:
     """The network that the settings ask for, with a task for each label that the data has."""
-    network = config.network
-    return NetworkSpec(
-        num_classes=len(ingest.classes_of(source)),
-        head=network.head,
-        backbone=network.backbone,
-        width=network.width,
-        fc_width=network.fc_width,
-        dropout=network.dropout,
-        skip_scales=network.skip_scales,
-        upsampling=network.upsampling,
-        streams=tuple(Stream(*stream) for stream in network.streams),
-        more_tasks=tuple(Task(name, len(classes)) for name, classes in source.tasks.items()),
-    )
+    tasks = tuple(Task(name, len(classes)) for name, classes in source.tasks.items())
+    return config.network.spec(len(ingest.classes_of(source)), tasks)
 
 
 def normalizations(

@@ -107,8 +107,9 @@ class ResponseNorm:
         return {}
 
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, _extents: Extents) -> Tensor:
-        """Normalize."""
-        return F.local_response_norm(x, self.size, self.alpha, self.beta)
+        """Normalize; halves are widened, since torch does not average them on every device."""
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        return F.local_response_norm(wide, self.size, self.alpha, self.beta).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -202,18 +202,26 @@ def test_every_32nd_score_is_the_networks_own(
     assert dense.coordinates.scale == 1
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"head": "fcn16s"}, "without skips .*got FCN-16s narrow"),
-        ({"head": "fcn32s", "streams": (("color", 3), ("hha", 3))}, r"one trunk .*color \+ hha"),
-    ],
-)
-def test_a_net_with_skips_or_two_streams_is_refused(spec: dict[str, object], message: str) -> None:
-    network = random_network(**spec)  # type: ignore[arg-type]
+@torch.no_grad()
+def test_the_dense_scores_of_two_streams_are_the_mean_of_theirs() -> None:
+    streams = (("color", 3), ("hha", 3))
+    network, images = network_of("vgg16", streams=streams), torch.cat([image_of(1, 2)] * 2, 1)
+    one, other = rarefied(network, images), stitched(network, images, at_once=16)
+    assert_same(one.scores_NKhw, other.scores_NKhw)
+    coarse = []
+    for stream, _ in streams:
+        network.get_submodule(f"score_fr{stream}").register_forward_hook(
+            lambda _layer, _given, made: coarse.append(made)
+        )
+    network(images)
+    assert_same(one.scores_NKhw[:, :, ::32, ::32], (coarse[0] + coarse[1]) / 2)
+
+
+def test_a_net_with_skips_is_refused() -> None:
+    network = random_network("fcn16s")
     for dense in (rarefied, stitched):
-        with pytest.raises(SpecError, match=message):
-            dense(network, torch.zeros(1, network.spec.in_channels, 8, 8))
+        with pytest.raises(SpecError, match=r"without skips .*got FCN-16s narrow"):
+            dense(network, torch.zeros(1, 3, 8, 8))
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -177,6 +178,7 @@ def test_a_checkpoint_with_planes_and_tasks_comes_back_and_segments(tmp_path) ->
         config.planes,
         config.more_classes,
     )
+    segmenter_of = partial(Segmenter, device="cpu")
     image = torch.randint(0, 256, (9, 14, 3), dtype=torch.uint8).numpy()
     hha = image[:, ::-1].copy()
     depth = (image[..., 0].astype("uint16") * 40)[::-1]
@@ -184,10 +186,14 @@ def test_a_checkpoint_with_planes_and_tasks_comes_back_and_segments(tmp_path) ->
     with torch.no_grad():
         wanted = network.spec.split(network(torch.cat(parts)[None]))
     for task, scores in zip(("sem", "geo"), wanted, strict=True):
-        mask = Segmenter(loaded, again, device="cpu", task=task)(image, hha=hha, depth=depth)
+        mask = segmenter_of(loaded, again, task=task)(image, hha=hha, depth=depth)
         assert mask.tolist() == scores[0].argmax(0).tolist()
+    thin = segmenter_of(loaded, again)(image[:, :1], hha=hha[:, :1], depth=depth[:, :1])
+    assert thin.shape == (9, 1)
+    with pytest.raises(ValueError, match=r"plane 'depth' of image 0 must be uint16 \(9, 14\)"):
+        segmenter_of(loaded, again)(image, hha=hha, depth=hha)
     with pytest.raises(ValueError, match=r"needs the planes \['hha', 'depth'\].*got \['hha'\]"):
-        Segmenter(loaded, again)(image, hha=hha)
+        segmenter_of(loaded, again)(image, hha=hha)
 
 
 def test_log_depth_is_the_references_with_unknown_depth_as_one() -> None:

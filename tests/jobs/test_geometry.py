@@ -9,6 +9,7 @@ import pytest
 
 from jobs import geometry, runtime
 from jobs.recipes import RecipeName
+from tests.support.tiny import save_checkpoint
 
 PARAMETERS = {
     "voc-fcn8s": "134,362,751",
@@ -16,6 +17,7 @@ PARAMETERS = {
     "voc-fcn-googlenet": "5,995,077",
     "nyud-fcn32s-color": "134,424,424",
     "nyud-fcn32s-color-hha": "268,848,848",  # twice that
+    "camvid-fcn8s": "41,475,169",  # fc6 and fc7 with 1,024 channels
 }
 
 
@@ -35,6 +37,15 @@ def test_every_recipe_has_a_table_and_published_nets_their_parameters(monkeypatc
         assert f"parameters: {PARAMETERS.get(name, '')}" in out
 
 
+def test_a_checkpoint_has_the_table_of_its_own_net(monkeypatch, capsys, tmp_path):
+    save_checkpoint(tmp_path, head="fcn16s")
+    code, out, _ = run(monkeypatch, capsys, "--checkpoint", str(tmp_path))
+    assert code == 0
+    assert out.startswith("FCN-16s narrow (VGG16 layout, width 0.0625, fc 16)")
+    code, _, err = run(monkeypatch, capsys, "--checkpoint", str(tmp_path), "--head", "fcn32s")
+    assert (code, "leave out --backbone, --head" in err) == (runtime.EXIT_BAD_INPUT, True)
+
+
 def test_the_classifier_has_its_average_pool(monkeypatch, capsys):
     arguments = ["--backbone", "googlenet", "--head", "classifier", "--size", "224", "224"]
     code, out, _ = run(monkeypatch, capsys, *arguments)
@@ -47,7 +58,7 @@ def test_the_classifier_has_its_average_pool(monkeypatch, capsys):
     ("arguments", "text"),
     [
         (["--size", "0", "5"], "got 0 x 5"),
-        (["--head", "classifier", "--size", "20", "20"], "fewer than"),
+        (["--head", "classifier", "--size", "20", "20"], "20 x 20 pixels is too small"),
         (["--recipe", "voc-fcn8s", "--head", "fcn32s"], "leave out --backbone, --head"),
     ],
 )
