@@ -63,6 +63,8 @@ class ModelConfig:
                 f"the network takes {self.spec.in_channels} channels, but the normalizations of "
                 f"{['image', *(name for name, _ in self.planes)]} make {channels}"
             )
+        if len(set(self.needs)) < len(self.needs):
+            raise SpecError(f"every plane is an input once, got {list(self.needs)}")
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -13,9 +13,8 @@ from fcn_model.backbones import backbone
 from fcn_model.errors import WeightsError
 from fcn_model.heads import SkipHead
 from fcn_model.network import FCN, build
-from fcn_model.published import by_our_names, tidy
+from fcn_model.published import by_our_names, tensors_of, tidy
 from fcn_model.spec import (
-    AT_ONCE_SCALES,
     FIRST_TASK,
     BackboneName,
     Head,
@@ -31,8 +30,6 @@ Origin = Literal["caffe", "torchvision"]
 """Whose input a file expects. pytorch-fcn's is Caffe's."""
 
 _FIRST_LAYERS = r"(?:conv1_1|conv1/7x7_s2|conv1)"
-_AT_ONCE = "FCN8sAtOnce"
-"""The class whose name pytorch-fcn writes beside at-once weights, which look like FCN-8s's."""
 
 _OTHER_NETS = {
     "AlexNet": "normalizes before it pools; of the two that look alike, only CaffeNet, which pools "
@@ -83,7 +80,7 @@ def convert(
     identity = identify(file)
     if identity.scored:
         spec = _agreed(identity.spec, head=head, num_classes=num_classes, fc_width=fc_width)
-        scales = _agreed_scales(file, identity, skip_scales)
+        scales = _agreed_scales(identity, skip_scales)
         network = build(replace(spec, skip_scales=scales))
         filled = fill_wholly(identity.tensors, network)
     else:
@@ -105,7 +102,7 @@ def convert(
 
 def identify(file: WeightsFile) -> Identity:
     """What ``file`` holds. Raises WeightsError if it is none of the nets that are known here."""
-    tensors = tidy(file.tensors)
+    tensors = tidy(tensors_of(file))
     name, origin = _backbone(tensors)
     if name == "caffenet" and file.net in _OTHER_NETS:
         raise WeightsError(f"the net is {file.net}, which {_OTHER_NETS[file.net]}")
@@ -119,7 +116,7 @@ def identify(file: WeightsFile) -> Identity:
     wide: dict[str, Any] = {"backbone": name, "width": len(weight) / first.channels}
     fc6 = ours.get(f"fc6{streams[0].name}.bias")
     if fc6 is not None:
-        wide["fc_width"] = len(fc6)
+        wide["fc_width"] = fc6.numel()
     tasks = _tasks(ours, streams)
     if not tasks:
         return Identity(
@@ -214,9 +211,7 @@ def _agreed(spec: NetworkSpec, **asked: object) -> NetworkSpec:
     return spec
 
 
-def _agreed_scales(
-    file: WeightsFile, identity: Identity, asked: tuple[float, float] | None
-) -> tuple[float, float]:
+def _agreed_scales(identity: Identity, asked: tuple[float, float] | None) -> tuple[float, float]:
     """The factors before the skips' scores as the file has them, or as they are given."""
     layers = [
         identity.tensors.get(f"scale_{skip}.weight") for skip in backbone(identity.spec).skips
@@ -229,8 +224,6 @@ def _agreed_scales(
             for layer in layers
         )
         found = (pool4, pool3)
-    elif file.net == _AT_ONCE:
-        found = AT_ONCE_SCALES
     if asked is not None and found is not None and asked != found:
         raise WeightsError(f"the skip scales were given as {asked}, but the file has {found}")
     return found or asked or (1.0, 1.0)

@@ -6,13 +6,15 @@ tensors fit a network is for `surgery` to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fcn_model.backbones.trunk import Trunk
 from fcn_model.errors import WeightsError
+from fcn_model.spec import AT_ONCE_SCALES
+from fcn_model.weights import WeightsFile
 
 CLASSIFIERS = ("fc8", "loss3/classifier")
 """Caffe's names of the layer that scores the ImageNet classes."""
@@ -27,6 +29,31 @@ BATCH_NORM_EPSILON = 1e-3
 """torchvision's, in GoogLeNet (``BasicConv2d``)."""
 
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+AT_ONCE_NET = "FCN8sAtOnce"
+"""The class whose name pytorch-fcn writes beside at-once weights, which look like FCN-8s's."""
+
+
+def tensors_of(file: WeightsFile) -> dict[str, Tensor]:
+    """The tensors of a file, and the factors before its skips' scores that its net's name says."""
+    if file.net != AT_ONCE_NET:
+        return file.tensors
+    return with_scales(file.tensors, ("pool4", "pool3"), AT_ONCE_SCALES)
+
+
+def with_scales(
+    tensors: Mapping[str, Tensor], skips: Sequence[str], scales: Sequence[float]
+) -> dict[str, Tensor]:
+    """``tensors`` with the factors before the scores of ``skips`` as the reference stores them.
+
+    A factor of 1 needs no tensor, and what ``tensors`` say themselves stays.
+    """
+    factors = {
+        f"scale_{skip}.weight": torch.tensor([scale])
+        for skip, scale in zip(skips, scales, strict=True)
+        if scale != 1
+    }
+    return {**factors, **tensors}
 
 
 def by_our_names(

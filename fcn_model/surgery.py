@@ -37,6 +37,8 @@ def fill(tensors: Tensors, network: FCN) -> list[str]:
     - Of a network, which scores give away, all is needed but the scores that only ours has: so a
       finer head starts from a coarser one. A task that the other net has not, or of which it knows
       other classes, starts fresh.
+    - If its factors before the skips' scores (`with_scales`) are others than ours, the weights of
+      those scores make up for it.
     - Its upsampling kernels are taken where ours learns one of the same name; otherwise they are
       dropped if they are bilinear or of another stage.
     - Input channels beyond three start from the mean of the three (nyud-fcn32s-color-d).
@@ -46,7 +48,7 @@ def fill(tensors: Tensors, network: FCN) -> list[str]:
     streams = _stream_names(network)
     if streams != [""] and f"{network.backbone.steps[0].name}.weight" in given:
         return join(dict.fromkeys(streams, tensors), network)
-    return _fill(given, network)
+    return _fill(_rescaled(given, network), network)
 
 
 def join(by_stream: Mapping[str, Tensors], network: FCN) -> list[str]:
@@ -62,7 +64,8 @@ def join(by_stream: Mapping[str, Tensors], network: FCN) -> list[str]:
         )
     given = {}
     for stream, tensors in by_stream.items():
-        for name, value in by_our_names(tensors, network.backbone).items():
+        ours = _rescaled(by_our_names(tensors, network.backbone), network)
+        for name, value in ours.items():
             layer, _, kind = name.rpartition(".")
             if not UPSAMPLER.fullmatch(layer):
                 given[f"{layer}{stream}.{kind}"] = value
@@ -121,6 +124,30 @@ def _fill(given: dict[str, Tensor], network: FCN) -> list[str]:
     )
 
 
+def _rescaled(given: Tensors, network: FCN) -> dict[str, Tensor]:
+    """``given`` with our factors before the skips' scores instead of its own.
+
+    A factor s before a layer W, b gives ``W s x + b``: the same as W s / s' after our factor s'.
+    """
+    rescaled = dict(given)
+    for skip, ours in _scales(network).items():
+        theirs = given.get(f"scale_{skip}.weight", torch.ones(1))
+        weights = {
+            name: value
+            for name, value in given.items()
+            if name.startswith(f"score_{skip}") and value.ndim == 4 and value.is_floating_point()
+        }
+        if all(theirs.numel() in (1, value.shape[1]) for value in weights.values()):
+            factor = theirs.reshape(1, theirs.numel(), 1, 1) / torch.tensor(ours)
+            rescaled |= {name: value * factor for name, value in weights.items()}
+            rescaled.pop(f"scale_{skip}.weight", None)
+    return rescaled
+
+
+def _scales(network: FCN) -> dict[str, float]:
+    return {fusion.feature: fusion.scale for head in network.heads for fusion in head.fusions}
+
+
 def _stream_names(network: FCN) -> list[str]:
     return [stream.name for stream in network.spec.streams]
 
@@ -163,7 +190,7 @@ def _without_other_stages(given: dict[str, Tensor], network: FCN) -> dict[str, T
 def _without_constants(given: Tensors, network: FCN) -> dict[str, Tensor]:
     """``given`` without the constants of the reference's nets that the network has as well."""
     layers = dict(network.named_children())
-    scales = {fusion.feature: fusion.scale for head in network.heads for fusion in head.fusions}
+    scales = _scales(network)
     kept = {}
     for name, value in given.items():
         scale = SCALE.fullmatch(name)

@@ -24,8 +24,8 @@ def transplant(
     """Copy ``given`` into the parameters of ``network`` and return the names that were filled.
 
     ``needed`` says of a parameter whether it must be given. Raises WeightsError, and changes
-    nothing, if any is missing, unknown, of another shape or not finite: it lists what was given and
-    not wanted, and what was wanted and not given.
+    nothing, if any is missing, unknown, of another shape, no float or not finite: it lists what was
+    given and not wanted, and what was wanted and not given.
     """
     wanted = dict(network.named_parameters())
     both = [name for name in wanted if name in given]
@@ -38,7 +38,14 @@ def transplant(
             for name in both
             if name not in fitting
         ],
-        "not finite numbers": [name for name in fitting if not _finite(given[name])],
+        "not floating point": [
+            f"{name} {given[name].dtype}" for name in fitting if not given[name].is_floating_point()
+        ],
+        "not finite numbers": [
+            name
+            for name in fitting
+            if given[name].is_floating_point() and not given[name].isfinite().all()
+        ],
     }
     if any(faults.values()):
         raise WeightsError(
@@ -72,10 +79,6 @@ def as_convolutions(
 def _shown(names: Iterable[str], tensors: Tensors, other_side: Tensors) -> list[str]:
     """The names that the other side lacks, with their shapes."""
     return [f"{name} {tuple(tensors[name].shape)}" for name in names if name not in other_side]
-
-
-def _finite(value: Tensor) -> bool:
-    return value.is_floating_point() and bool(value.isfinite().all())
 
 
 def _some(names: list[str]) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+import tokenize
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +24,17 @@ from fcn_model.errors import WeightsError
 
 SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors", ".npz", ".caffemodel")
 
-STATE_KEYS = ("state_dict", "model_state_dict")
-"""Where training programs keep the tensors among other things; the latter is pytorch-fcn's."""
+STATE_KEYS = ("state_dict", "model_state_dict", "model")
+"""Where training programs keep the tensors among other things; the second is pytorch-fcn's."""
+
+PARALLEL = "module."
+"""What torch's DataParallel puts before every name."""
+
+_TORCH_STARTS = (b"PK", b"\x80")
+"""How torch.save's files begin: a zip archive, before torch 1.6 a pickle."""
+
+_NOT_A_TENSOR = re.compile(r"GLOBAL (\S+)")
+"""What torch calls a class or function that it does not make or call."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +72,13 @@ def read_file(data: bytes, name: str) -> WeightsFile:
     }
     try:
         found = readers.get(suffix, _read_torch)(data)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{name} holds more than tensors, which is never run here; save a plain state dict "
-            f"or convert it to .safetensors ({_first_line(error)})"
-        ) from error
     except (
+        pickle.UnpicklingError,
         safetensors.SafetensorError,
         zipfile.BadZipFile,
+        zlib.error,
+        tokenize.TokenError,
+        AssertionError,  # torch's own, of a damaged pickle
         RuntimeError,
         ValueError,
         TypeError,
@@ -77,8 +88,14 @@ def read_file(data: bytes, name: str) -> WeightsFile:
         EOFError,
         OSError,
     ) as error:
+        if isinstance(error, pickle.UnpicklingError) and (what := _NOT_A_TENSOR.search(str(error))):
+            raise WeightsError(
+                f"{name} holds more than tensors, {what[1]}, which is never run here; save a plain "
+                "state dict or convert it to .safetensors"
+            ) from error
         raise WeightsError(
-            f"{name} cannot be read as a {suffix} file of {len(data)} bytes ({_first_line(error)})"
+            f"{name} cannot be read as a {suffix} file; it has {len(data)} bytes and starts with "
+            f"{data[:20]!r} ({_first_sentence(error)})"
         ) from error
     return _checked(found, name)
 
@@ -103,7 +120,7 @@ def torchvision_weights(enum_name: str) -> dict[str, Tensor]:
         found = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"{enum_name} could not be fetched from {weights.url} ({_first_line(error)}); "
+            f"{enum_name} could not be fetched from {weights.url} ({_first_sentence(error)}); "
             "fetch the file elsewhere and name it by path or URI"
         ) from error
     return _checked(found, enum_name).tensors
@@ -124,6 +141,8 @@ _NUMPY_NUMBER = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"
 
 
 def _read_torch(data: bytes) -> Any:
+    if not data.startswith(_TORCH_STARTS):
+        raise ValueError("it is no torch file")
     stand_ins: list[Any] = [(_Unread, name) for name in _NUMPY_NUMBER]
     with warnings.catch_warnings(), safe_globals(stand_ins):
         # torch warns of a pickle that it is about to refuse; the refusal says enough.
@@ -136,7 +155,11 @@ def _read_npz(data: bytes) -> dict[str, Tensor]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise TypeError("it is a single array, not an archive of named ones")
     with archive:
-        return {name: torch.from_numpy(archive[name]) for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files}
+    return {
+        name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+        for name, array in arrays.items()
+    }
 
 
 def _read_caffemodel(data: bytes) -> dict[str, Any]:
@@ -164,8 +187,10 @@ def _checked(found: object, name: str) -> WeightsFile:
                 f"{name} must hold tensors by name, under {key!r} it holds a {type(value).__name__}"
             )
         _check_plain(value, f"{name}: {key}")
+    prefix = PARALLEL if all(key.startswith(PARALLEL) for key in found) else ""
     tensors = {
-        key: value.float() if value.is_floating_point() else value for key, value in found.items()
+        key.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for key, value in found.items()
     }
     return WeightsFile(tensors, net)
 
@@ -180,6 +205,8 @@ def _check_plain(value: Tensor, where: str) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _first_sentence(error: BaseException) -> str:
+    """What a reader said; without the advice of torch, to trust a file that it refused."""
+    said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    first = re.split(r"\.\s|[\r\n]", said, maxsplit=1)[0][:200]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

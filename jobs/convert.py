@@ -35,7 +35,7 @@ def work(options: Convert) -> None:
         say(f"fresh, for want of weights: {', '.join(conversion.fresh)}")
     for classes in (config.classes, *config.more_classes):
         say(f"{len(classes)} classes: {', '.join(classes.names)}")
-    planes = ["image", *(name for name, _ in config.planes)]
+    planes = [config.image_plane or "image", *(name for name, _ in config.planes)]
     inputs = [config.normalization, *(normalization for _, normalization in config.planes)]
     for plane, normalization in zip(planes, inputs, strict=True):
         say(

@@ -8,14 +8,14 @@ from pathlib import PurePosixPath
 
 from torch import Tensor
 
-from fcn_model import FCN, ModelConfig, checkpoint, surgery, weights
+from fcn_model import FCN, ModelConfig, checkpoint, published, surgery, weights
 from fcn_model.errors import CheckpointError, WeightsError
 from fcn_model.weights import WeightsFile
 from pipelines import storage
 from pipelines.errors import NotFoundError
 
 WEIGHTS_SUFFIXES = weights.SUFFIXES
-FILES = ("config.json", "model.safetensors")
+FILES = (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE)
 
 _ENUM = re.compile(r"\w+_Weights\.\w+")
 
@@ -43,6 +43,7 @@ def load(uri: str) -> tuple[FCN, ModelConfig]:
 
 def save(uri: str, network: FCN, config: ModelConfig) -> ModelConfig:
     """Write a checkpoint directory, weights first, and return its config with the digest."""
+    uri = storage.parse_uri(uri)
     files = checkpoint.to_files(network, config)
     for name in sorted(files, key=FILES.index, reverse=True):
         storage.replace(storage.join(uri, name), files[name])
@@ -69,18 +70,25 @@ def start_from(network: FCN, init: str | Mapping[str, str]) -> list[str]:
 
 def is_weights(init: str) -> bool:
     """Whether ``init`` names a weights file or a torchvision enum, not a checkpoint directory."""
-    return init.lower().endswith(WEIGHTS_SUFFIXES) or _ENUM.fullmatch(init) is not None
+    return _is_file(init) or _ENUM.fullmatch(init) is not None
 
 
 def read_weights(init: str) -> WeightsFile:
     """The weights that `is_weights` recognizes. Raises as `start_from`."""
-    if _ENUM.fullmatch(init):
+    if not _is_file(init) and _ENUM.fullmatch(init):
         return WeightsFile(weights.torchvision_weights(init))
     uri = storage.parse_uri(init)
     return weights.read_file(storage.read_bytes(uri), PurePosixPath(uri).name)
 
 
+def _is_file(init: str) -> bool:
+    return init.lower().endswith(WEIGHTS_SUFFIXES)
+
+
 def _tensors(init: str) -> Mapping[str, Tensor]:
+    """What ``init`` holds, with the factors before its skips' scores."""
     if is_weights(init):
-        return read_weights(init).tensors
-    return load(init)[0].state_dict()
+        return published.tensors_of(read_weights(init))
+    network, config = load(init)
+    skips = network.backbone.skips
+    return published.with_scales(network.state_dict(), skips, config.spec.skip_scales)

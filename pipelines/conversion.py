@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fcn_model import FCN, ClassList, ModelConfig, Normalization, checkpoint, normalize
+from fcn_model import FCN, ClassList, ModelConfig, Normalization, checkpoint
 from fcn_model.convert import Conversion, convert
 from fcn_model.errors import WeightsError
-from fcn_model.spec import Head
+from fcn_model.spec import FIRST_TASK, Head
 from pipelines import checkpoints, storage
 from pipelines.datasets import camvid, nyud, scenes, siftflow, voc
 from pipelines.errors import InputError
+from pipelines.normalizations import NORMALIZATIONS, PLANES, NormalizationName, torchvisions
 
 Tasks = dict[str, ClassList]
 
@@ -26,33 +27,18 @@ CLASS_LISTS: Mapping[str, tuple[ClassList, Tasks]] = {
 }
 """The classes of a data set by its name, and those of its further labels."""
 
-NORMALIZATIONS: Mapping[str, Normalization] = {
-    "caffe": normalize.CAFFE,
-    "torchvision": normalize.TORCHVISION,
-    "torchvision-googlenet": normalize.TORCHVISION_GOOGLENET,
-    "nyud": normalize.NYUD_COLOR,
-    "nyud-hha": normalize.NYUD_HHA,
-    "siftflow": normalize.SIFT_FLOW,
-    "context": normalize.PASCAL_CONTEXT,
-}
-
-NormalizationName = Literal[
-    "auto",
-    "caffe",
-    "torchvision",
-    "torchvision-googlenet",
-    "nyud",
-    "nyud-hha",
-    "siftflow",
-    "context",
-]
-
-PLANES: Mapping[tuple[tuple[str, int], ...], tuple[tuple[str, Normalization], ...]] = {
+STREAM_PLANES: Mapping[tuple[tuple[str, int], ...], tuple[tuple[str, Normalization], ...]] = {
     (("", 3),): (),
-    (("", 4),): (("depth", normalize.NYUD_DEPTH),),
-    (("color", 3), ("hha", 3)): (("hha", normalize.NYUD_HHA),),
+    (("", 4),): (("depth", PLANES["depth"]),),
+    (("color", 3), ("hha", 3)): (("hha", PLANES["hha"]),),
 }
 """What the streams of the reference's nets see beside the image."""
+
+SIFT_FLOW_TASKS = (
+    (FIRST_TASK, len(siftflow.CLASSES)),
+    (siftflow.GEO, len(siftflow.GEO_CLASSES)),
+)
+"""What the reference's siftflow nets score, and no other net of its."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +57,10 @@ class Declared:
     skip_scales: tuple[float, float] | None = None
     """Factors before the scores of the two skips, coarse to fine: 0.01 0.0001 for at-once weights
     of pytorch-fcn without its trainer's notes."""
-    normalization: NormalizationName = "auto"
-    """What the input is. auto: BGR minus the mean for the names of Caffe and pytorch-fcn, the mean
-    that the reference has for the classes; RGB as torchvision has it for its names."""
+    normalization: Literal["auto", NormalizationName] = "auto"
+    """What the input is. auto: RGB as torchvision has it for its names; for those of Caffe and
+    pytorch-fcn BGR minus a mean: that of nyud or siftflow if classes is that name, or the net's
+    input or tasks are theirs, else ImageNet's (caffe). nyud-hha: HHA in the image's place."""
 
 
 def convert_to(weights: str, output: str, declared: Declared) -> tuple[ModelConfig, Conversion]:
@@ -114,9 +101,10 @@ def model_config(
     spec = conversion.network.spec
     first, tasks = named or (_default_classes(spec.num_classes), {})
     streams = tuple((stream.name, stream.channels) for stream in spec.streams)
-    if streams not in PLANES:
+    if streams not in STREAM_PLANES:
         raise WeightsError(
-            f"what the network's streams {streams} see is not known; known are {list(PLANES)}"
+            f"what the network's streams {streams} see is not known; known are "
+            f"{list(STREAM_PLANES)}"
         )
     normalization = declared.normalization
     if normalization == "auto":
@@ -128,7 +116,8 @@ def model_config(
         more_classes=tuple(
             tasks.get(task.name) or _default_classes(task.num_classes) for task in spec.more_tasks
         ),
-        planes=PLANES[streams],
+        planes=STREAM_PLANES[streams],
+        image_plane="hha" if normalization == "nyud-hha" else "",
     )
 
 
@@ -164,10 +153,10 @@ def _usual(conversion: Conversion, classes: str | None) -> NormalizationName:
     """The input that the weights were trained on, as far as they and the classes tell."""
     spec = conversion.network.spec
     if conversion.origin == "torchvision":
-        return "torchvision-googlenet" if spec.backbone == "googlenet_bn" else "torchvision"
+        return torchvisions(spec.backbone)
     if spec.in_channels > 3 or classes == "nyud":
         return "nyud"
-    return "siftflow" if classes == "siftflow" else "caffe"
+    return "siftflow" if classes == "siftflow" or spec.tasks == SIFT_FLOW_TASKS else "caffe"
 
 
 def _refuse_another(uri: str, network: FCN, config: ModelConfig) -> None:

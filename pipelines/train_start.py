@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fcn_model import ModelConfig, NetworkSpec, Normalization, build, normalize
+from fcn_model import ModelConfig, NetworkSpec, Normalization, build
 from fcn_model.spec import Task
 from pipelines import checkpoints, ingest, storage
 from pipelines.errors import InputError
+from pipelines.normalizations import NORMALIZATIONS, PLANES, torchvisions
 from pipelines.sources import Source
 from pipelines.train_settings import Network, TrainConfig
 
 Progress = Callable[[str], None]
-
-NORMALIZATIONS = {
-    "torchvision": normalize.TORCHVISION,
-    "caffe": normalize.CAFFE,
-    "nyud": normalize.NYUD_COLOR,
-    "siftflow": normalize.SIFT_FLOW,
-    "pascalcontext": normalize.PASCAL_CONTEXT,
-}
-PLANE_NORMALIZATIONS = {"depth": normalize.NYUD_DEPTH, "hha": normalize.NYUD_HHA}
 
 
 def prepare_start(
@@ -87,17 +79,16 @@ def normalizations(
     Where that says nothing, measured planes are normalized as in the reference's NYUDv2 nets; an
     HHA image in the color's place always is.
     """
-    planes = {name: PLANE_NORMALIZATIONS[name] for name in network.planes}
-    image = NORMALIZATIONS[network.normalization]
-    if (network.backbone, network.normalization) == ("googlenet_bn", "torchvision"):
-        image = normalize.TORCHVISION_GOOGLENET
+    planes = {name: PLANES[name] for name in network.planes}
+    name = network.normalization
+    image = NORMALIZATIONS[torchvisions(network.backbone) if name == "torchvision" else name]
     if (theirs := _checkpoint_of(network.init)) is not None:
         image = theirs.normalization
         planes |= {name: value for name, value in theirs.planes if name in planes}
     if (hha := _checkpoint_of(network.init_hha)) is not None:
         planes["hha"] = hha.normalization
     if network.image_plane:
-        image = PLANE_NORMALIZATIONS[network.image_plane]
+        image = PLANES[network.image_plane]
     return image, tuple(planes.items())
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from fcn_model.classifier import Classifier, load_classifier
 from fcn_model.errors import WeightsError
 from fcn_model.extents import Extents
 from fcn_model.normalize import CAFFE
-from fcn_model.spec import NetworkSpec
+from fcn_model.spec import BackboneName, NetworkSpec
 from fcn_model.weights import WeightsFile, read_file
 from tests.support.caffemodels import caffemodel
 from tests.support.randomized import randomized
@@ -135,6 +135,23 @@ def test_it_is_caffenet_from_its_file_of_either_form(legacy: bool) -> None:
     found = ours(image)
     assert found.shape == (1, CLASSES, 1, 1)
     assert_close(found[:, :, 0, 0], caffenet(image, arrays))
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+@torch.no_grad()
+def test_the_least_image_gives_one_answer_and_a_smaller_one_an_error(
+    backbone: BackboneName,
+) -> None:
+    width: dict[str, Any] = {} if "googlenet" in backbone else {"fc_width": 8}
+    spec = NetworkSpec(num_classes=1, backbone=backbone, width=1 / 16, **width)
+    net = Classifier(spec, CLASSES).eval()
+    least = net.least_size
+    assert net(torch.zeros(1, 3, least, least)).shape == (1, CLASSES, 1, 1)
+    small = torch.zeros(1, 3, least - 1, least)
+    with pytest.raises(ValueError, match=f"{backbone} must have {least} pixels .* {least - 1} x"):
+        net(small)
+    with pytest.raises(RuntimeError):  # torch's own view of it
+        net.trunk.run(dict(net.named_children()), small, Extents(None))
 
 
 def test_a_file_without_its_last_layer_is_no_classifier() -> None:

@@ -212,6 +212,13 @@ def test_layers_of_other_widths_and_names_are_all_listed() -> None:
         assert text in str(caught.value)
 
 
+def test_a_bias_of_no_axis_is_of_another_shape() -> None:
+    state = PytorchFCN("FCN16s", 5, **NARROW).state_dict()
+    state["fc6.bias"] = torch.tensor(1.0)
+    with pytest.raises(WeightsError, match=r"another shape: .*fc6\.bias \(\) given, \(1,\) wanted"):
+        convert(WeightsFile(state))
+
+
 def test_what_is_no_known_net_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"none of VGG16, .* \(layer1\.0\.conv1\.weight, \.\.\."):
         identify(WeightsFile({"layer1.0.conv1.weight": torch.ones(4, 3, 3, 3)}))

@@ -13,6 +13,8 @@ from fcn_model import FCN, NetworkSpec, build
 from fcn_model.errors import WeightsError
 from fcn_model.extents import Extents
 from fcn_model.layers import dense_bilinear
+from fcn_model.published import with_scales
+from fcn_model.spec import AT_ONCE_SCALES
 from fcn_model.surgery import fill, fill_wholly, join
 from fcn_model.weights import read_weights
 from tests.support.networks import narrow_spec, random_network
@@ -117,12 +119,14 @@ def test_all_that_does_not_fit_is_listed_with_both_sides() -> None:
     tensors["features.0.weight"] = tensors["features.0.weight"][:, :1]
     tensors["features.1.running_mean"] = torch.zeros(4)
     tensors["features.2.bias"] = torch.tensor([0, 1, 2, torch.inf])
+    tensors["features.5.weight"] = tensors["features.5.weight"].long()
     assert_refused_and_unchanged(
         tensors,
         build(narrow_spec()),
         "wanted and missing: conv2_1.bias (8,)",
         "given and unexpected: features.1.running_mean (4,)",
         "conv1_1.weight (4, 1, 3, 3) given, (4, 3, 3, 3) wanted",
+        "not floating point: conv2_1.weight torch.int64;",
         "not finite numbers: conv1_2.bias",
     )
 
@@ -180,6 +184,33 @@ def test_a_finer_net_does_not_become_a_coarser_one_unnoticed() -> None:
     del state["fc7.bias"]
     with pytest.raises(WeightsError, match=r"missing: fc7\.bias \(16,\)"):
         fill(state, build(narrow_spec("fcn8s")))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(AT_ONCE_SCALES, (1.0, 1.0)), ((1.0, 1.0), AT_ONCE_SCALES)]
+)
+@torch.no_grad()
+def test_other_factors_before_the_skips_leave_the_scores_as_they_were(
+    theirs: tuple[float, float], ours: tuple[float, float]
+) -> None:
+    more: dict[str, Any] = {"backbone": "alexnet", "more_tasks": (("geo", 3),)}
+    nets = [random_network(seed=seed, skip_scales=theirs, **more) for seed in (1, 2)]
+    given = [with_scales(state_of(net), net.backbone.skips, theirs) for net in nets]
+    images = torch.randn(1, 6, 20, 30) * 50
+    alone = build(narrow_spec(skip_scales=ours, **more)).eval()
+    assert set(fill(given[0], alone)) == set(nets[0].state_dict())
+    wanted = [net(images[:, 3 * i : 3 * i + 3]) for i, net in enumerate(nets)]
+    torch.testing.assert_close(alone(images[:, :3]), wanted[0], rtol=1e-5, atol=1e-4)
+    both = build(narrow_spec(skip_scales=ours, streams=STREAMS, **more)).eval()
+    join({"color": given[0], "hha": given[1]}, both)
+    torch.testing.assert_close(both(images), sum(wanted) / 2, rtol=1e-5, atol=1e-4)
+    # Bit by bit where the factors are the same.
+    same = build(narrow_spec(skip_scales=theirs, **more))
+    fill(given[0], same)
+    assert all(torch.equal(value, nets[0].state_dict()[n]) for n, value in state_of(same).items())
+    given[0]["scale_pool2.weight"] = torch.full((3,), 0.5)
+    with pytest.raises(WeightsError, match=r"unexpected: scale_pool2\.weight \(3,\)"):
+        fill(given[0], alone)
 
 
 def test_learned_kernels_go_by_name_to_a_net_that_learns_them() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -34,12 +35,20 @@ def zipped(arrays: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def big_endian(value: torch.Tensor) -> np.ndarray[Any, Any]:
+    array = value.numpy()
+    return array.astype(array.dtype.newbyteorder(">"))
+
+
 FILES = {
     "vgg16-397923af.pth": saved(TENSORS),
     "nested.PT": saved({"state_dict": TENSORS, "epoch": 3}),
     "model_best.pth.tar": saved({"model_state_dict": TENSORS, "best_mean_iu": np.float64(0.6)}),
+    "model.pt": saved({"model": TENSORS, "epoch": 3}),
+    "parallel.pth": saved({f"module.{name}": value for name, value in TENSORS.items()}),
     "s3://bucket/a.b/model.safetensors": safetensors.torch.save(TENSORS),
     "features.fp16.npz": zipped({name: value.numpy() for name, value in TENSORS.items()}),
+    "big_endian.npz": zipped({name: big_endian(value) for name, value in TENSORS.items()}),
 }
 
 
@@ -107,6 +116,58 @@ def test_a_cut_file_is_refused_by_name(name: str, cut: int) -> None:
         read_weights(FILES[name][:cut], name)
     assert str(caught.value).startswith(name)
     assert "\n" not in str(caught.value)
+
+
+def test_every_byte_of_a_file_may_be_damaged() -> None:
+    tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.ones(3)}
+    compressed, old, member, archive = (io.BytesIO() for _ in range(4))
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
+    np.savez_compressed(compressed, **arrays)
+    torch.save(tensors, old, _use_new_zipfile_serialization=False)
+    refused = 0
+    for name, data in (("a.npz", compressed.getvalue()), ("a.pth", old.getvalue())):
+        for place in range(len(data)):
+            damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            try:
+                read_weights(damaged, name)  # a number may have become another
+            except WeightsError:
+                refused += 1
+    assert refused > 300
+    np.save(member, np.ones(3))
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("a.npy", member.getvalue().replace(b"(3,)", b"(3, "))
+    with pytest.raises(WeightsError, match=r"a\.npz cannot be read as a \.npz file"):
+        read_weights(archive.getvalue(), "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("data", "start"),
+    [
+        (b"<!DOCTYPE html>\n<title>404</title>", "<!DOCTYPE html>"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "version https://git"),
+    ],
+)
+def test_what_is_no_torch_file_is_refused_by_how_it_starts(data: bytes, start: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        read_weights(data, "vgg16.pth")
+    assert f"starts with b'{start}" in str(caught.value)
+    assert "no torch file" in str(caught.value)
+    assert "more than tensors" not in str(caught.value)
+
+
+def test_what_is_more_than_tensors_is_named_without_advice_to_run_it() -> None:
+    for value, what in (
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        ({"a": np.zeros(3)}, "numpy._core.multiarray._reconstruct"),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            read_weights(saved(value), "a.pth")
+        assert f"a.pth holds more than tensors, {what}, which is never run" in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+        assert str(caught.value).isprintable()
+    with pytest.raises(WeightsError) as caught:
+        read_weights(b"\x80\x02" + bytes(20), "damaged.pth")
+    assert "(UnpicklingError: Unsupported operand 0)" in str(caught.value)
 
 
 def test_an_array_that_is_no_archive_is_refused() -> None:

@@ -97,6 +97,18 @@ def test_caffes_two_streams_bring_their_planes_and_means(convert, tmp_path):
         assert torch.equal(value, state[name])
 
 
+def test_an_hha_net_needs_the_hha_image_in_the_images_place(convert, tmp_path):
+    state = randomized(build(narrow_spec("fcn32s", num_classes=40))).state_dict()
+    write(tmp_path / "nyud-fcn32s-hha.pth", state)
+    code, out, _ = convert(
+        "nyud-fcn32s-hha.pth", "--classes", "nyud", "--normalization", "nyud-hha"
+    )
+    assert code == 0
+    assert "\nhha: rgb, times 1, minus (132.431, 94.076, 118.477)" in out
+    config = checkpoints.load(str(tmp_path / "out"))[1]
+    assert (config.needs, config.normalization) == (("hha",), normalize.NYUD_HHA)
+
+
 def test_both_tasks_of_sift_flow_have_their_classes(convert, tmp_path):
     spec = narrow_spec("fcn16s", num_classes=33, more_tasks=(("geo", 3),))
     write(tmp_path / "sift.pth", randomized(build(spec)).state_dict())
@@ -106,6 +118,22 @@ def test_both_tasks_of_sift_flow_have_their_classes(convert, tmp_path):
     config = checkpoints.load(str(tmp_path / "out"))[1]
     assert config.more_classes == (siftflow.GEO_CLASSES,)
     assert config.normalization == normalize.SIFT_FLOW
+
+
+@pytest.mark.parametrize(
+    ("options", "normalization"),
+    [
+        ((), normalize.SIFT_FLOW),
+        (("--normalization", "pascalcontext"), normalize.PASCAL_CONTEXT),
+    ],
+)
+def test_sift_flows_tasks_tell_its_mean_unless_another_is_named(
+    convert, tmp_path, options, normalization
+):
+    spec = narrow_spec("fcn32s", num_classes=33, more_tasks=(("geo", 3),))
+    write(tmp_path / "sift.pth", randomized(build(spec)).state_dict())
+    assert convert("sift.pth", *options)[0] == 0
+    assert checkpoints.load(str(tmp_path / "out"))[1].normalization == normalization
 
 
 @pytest.mark.parametrize(

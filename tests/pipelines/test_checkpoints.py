@@ -9,9 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from fcn_model import build, weights
+from fcn_model import ModelConfig, build, normalize, weights
 from fcn_model.errors import WeightsError
+from fcn_model.spec import AT_ONCE_SCALES
 from pipelines import checkpoints, storage
+from pipelines.datasets import voc
 from tests.support.caffemodels import caffemodel
 from tests.support.networks import narrow_spec, random_network
 from tests.support.tiny import save_checkpoint
@@ -76,6 +78,46 @@ def test_each_stream_starts_from_a_file_or_directory_of_its_own(tmp_path):
         layer, kind = name.split(".")
         assert torch.equal(network.state_dict()[f"{layer}color.{kind}"], value)
         assert torch.equal(network.state_dict()[f"{layer}hha.{kind}"], hha[name])
+
+
+def _at_once(directory, kind):
+    """An at-once net and what it was written to."""
+    network = random_network(num_classes=21, skip_scales=AT_ONCE_SCALES)
+    state = network.state_dict()
+    if kind == "directory":
+        config = ModelConfig(spec=network.spec, classes=voc.CLASSES, normalization=normalize.CAFFE)
+        checkpoints.save(str(directory / "net"), network, config)
+        return network, str(directory / "net")
+    file = directory / ("net.pth" if kind == "pytorch-fcn" else "net.caffemodel")
+    if kind == "pytorch-fcn":
+        torch.save({"arch": "FCN8sAtOnce", "model_state_dict": state}, file)
+    else:
+        scales = {
+            f"scale_{skip}.weight": torch.full((state[f"score_{skip}.weight"].shape[1],), scale)
+            for skip, scale in zip(("pool4", "pool3"), AT_ONCE_SCALES, strict=True)
+        }
+        file.write_bytes(_encoded(state | scales, ".caffemodel"))
+    return network, str(file)
+
+
+@pytest.mark.parametrize("kind", ["directory", "pytorch-fcn", "caffe"])
+@torch.no_grad()
+def test_a_plain_net_starts_with_the_scores_of_its_at_once_source(tmp_path, kind):
+    giver, init = _at_once(tmp_path, kind)
+    plain = random_network(num_classes=21, seed=1)
+    assert set(checkpoints.start_from(plain, init)) == set(giver.state_dict())
+    images = torch.randn(1, 3, 33, 47) * 60
+    torch.testing.assert_close(plain(images), giver(images), rtol=1e-5, atol=1e-4)
+    again = random_network(num_classes=21, seed=2, skip_scales=AT_ONCE_SCALES)
+    checkpoints.start_from(again, init)
+    assert torch.equal(again(images), giver(images))
+
+
+def test_a_file_may_be_called_like_a_torchvision_enum(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    giver = random_network(seed=1).state_dict()
+    (tmp_path / "VGG16_Weights.pth").write_bytes(_encoded(giver, ".pth"))
+    assert set(checkpoints.start_from(random_network(), "VGG16_Weights.pth")) == set(giver)
 
 
 def test_torchvisions_enums_are_known_by_their_names(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from fcn_model import ClassList
 from fcn_model.normalize import CAFFE, NYUD_COLOR, NYUD_DEPTH, NYUD_HHA, TORCHVISION_GOOGLENET
 from pipelines import checkpoints, storage
 from pipelines.errors import InputError
+from pipelines.normalizations import NORMALIZATIONS, NormalizationName
 from pipelines.sources import Source
 from pipelines.train_settings import Network, Solver, TrainConfig
 from pipelines.train_start import (
@@ -67,6 +69,13 @@ def test_start_weights_bring_their_normalization(tmp_path):
     assert normalizations(later) == (CAFFE, (("depth", NYUD_DEPTH),))
     googlenet = Network(backbone="googlenet_bn", head="fcn32s")
     assert normalizations(googlenet)[0] == TORCHVISION_GOOGLENET
+
+
+def test_every_name_of_the_command_line_is_in_the_table_of_all():
+    names = get_args(get_type_hints(Network)["normalization"])
+    assert set(names) < set(NORMALIZATIONS) == set(get_args(NormalizationName))
+    for name in names:
+        assert normalizations(Network(normalization=name))[0] == NORMALIZATIONS[name]
 
 
 def test_two_trained_nets_become_the_streams_of_one(tmp_path):
