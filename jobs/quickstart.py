@@ -23,11 +23,11 @@ class Quickstart:
 
     output: str = "quickstart"
     """Folder or URI of everything that is made."""
-    train_images: int = 480
+    train_images: int = 420
     """Generated scenes to train on."""
     val_images: int = 40
     """Generated scenes to segment and score."""
-    epochs: int = 4
+    epochs: int = 3
     """Passes over the training scenes."""
     seed: int = 1
     """Of the scenes and of the training."""
