@@ -21,6 +21,14 @@ SAME = Layer(1)
 """The geometry of what leaves every position where it is."""
 
 
+class WithoutLayers:
+    """A step that has nothing to learn."""
+
+    def make_layers(self) -> dict[str, nn.Module]:
+        """No layer."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Convolve:
     """A convolution with bias and the ReLU after it."""
@@ -51,16 +59,12 @@ class Convolve:
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(WithoutLayers):
     """Pooling by the maximum. Its input is nowhere negative, so zeros never win a window."""
 
     name: str
     geometry: Layer
     channels: int
-
-    def make_layers(self) -> dict[str, nn.Module]:
-        """Nothing to learn."""
-        return {}
 
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, extents: Extents) -> Tensor:
         """Pool; windows that overlap reach into an image from outside its ``extents``."""
@@ -72,16 +76,12 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class AveragePool:
+class AveragePool(WithoutLayers):
     """Pooling by the mean of whole windows: the last layer before GoogLeNet's classifier."""
 
     name: str
     geometry: Layer
     channels: int
-
-    def make_layers(self) -> dict[str, nn.Module]:
-        """Nothing to learn."""
-        return {}
 
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, _extents: Extents) -> Tensor:
         """Pool."""
@@ -89,7 +89,7 @@ class AveragePool:
 
 
 @dataclass(frozen=True)
-class ResponseNorm:
+class ResponseNorm(WithoutLayers):
     """Local response normalization over ``size`` neighbouring channels, as Caffe and torch do it.
 
     ``x / (1 + alpha / size * sum of squares) ** beta``; zeros stay zeros.
@@ -101,10 +101,6 @@ class ResponseNorm:
     alpha: float = 1e-4
     beta: float = 0.75
     geometry: Layer = SAME
-
-    def make_layers(self) -> dict[str, nn.Module]:
-        """Nothing to learn."""
-        return {}
 
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, _extents: Extents) -> Tensor:
         """Normalize; halves are widened, since torch does not average them on every device."""
