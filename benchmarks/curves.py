@@ -112,7 +112,8 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 
     The first is at most ``low`` and the last at least ``high``; there are about ``count``.
     """
-    rough = max(high - low, 1e-9 * max(abs(high), 1.0)) / max(count - 1, 1)
+    # A single value gets a tenth of itself around it, so that its labels differ.
+    rough = (high - low or 0.1 * abs(high) or 1.0) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(nice * power for nice in (1, 2, 5, 10) if nice * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
