@@ -51,8 +51,7 @@ class ModelConfig:
     digest: str = ""
 
     def __post_init__(self) -> None:
-        lists = (self.classes, *self.more_classes)
-        found = " + ".join(str(len(classes)) for classes in lists)
+        found = " + ".join(str(len(classes)) for classes in self.class_lists)
         wanted = " + ".join(str(task.num_classes) for task in self.spec.tasks)
         if found != wanted:
             raise SpecError(f"the network scores {wanted} classes, but the class list has {found}")
@@ -65,6 +64,11 @@ class ModelConfig:
             )
         if len(set(self.needs)) < len(self.needs):
             raise SpecError(f"every plane is an input once, got {list(self.needs)}")
+
+    @property
+    def class_lists(self) -> tuple[ClassList, ...]:
+        """The class list of every task, the first one first."""
+        return (self.classes, *self.more_classes)
 
     @property
     def needs(self) -> tuple[str, ...]:

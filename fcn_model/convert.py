@@ -16,6 +16,7 @@ from fcn_model.network import FCN, build
 from fcn_model.published import by_our_names, tensors_of, tidy
 from fcn_model.spec import (
     FIRST_TASK,
+    SKIPS,
     BackboneName,
     Head,
     NetworkSpec,
@@ -123,11 +124,10 @@ def identify(file: WeightsFile) -> Identity:
             origin=origin, spec=NetworkSpec(num_classes=1, **wide), tensors=ours, scored=False
         )
     scores = {match[1] for layer in ours if (match := SCORE.match(layer))}
-    heads: tuple[Head, Head, Head] = ("fcn32s", "fcn16s", "fcn8s")
     finest = max((i for i, skip in enumerate(trunk.skips, 1) if skip in scores), default=0)
     spec = NetworkSpec(
         num_classes=tasks[0].num_classes,
-        head=heads[finest],
+        head=next(head for head, skips in SKIPS.items() if skips == finest),
         more_tasks=tasks[1:],
         streams=streams,
         **wide,

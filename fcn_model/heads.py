@@ -17,10 +17,7 @@ from fcn_model.errors import SpecError
 from fcn_model.extents import Extents
 from fcn_model.geometry import Layer, alignment, crop_offset, output_size, stride, trimmed
 from fcn_model.layers import BilinearUpsample, LearnedUpsample, Score, crop
-from fcn_model.spec import Head, NetworkSpec, Stream, Task
-
-SKIPS: dict[Head, int] = {"fcn32s": 0, "fcn16s": 1, "fcn8s": 2}
-"""How many of the trunk's pooled maps each head adds to the scores of its top, coarse to fine."""
+from fcn_model.spec import SKIPS, NetworkSpec, Stream, Task
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ FIRST_TASK = "sem"
 """What the first of several tasks is called, as in siftflow-fcn8s."""
 
 _TITLES = {"fcn32s": "FCN-32s", "fcn16s": "FCN-16s", "fcn8s": "FCN-8s"}
-_SKIPS = {"fcn32s": 0, "fcn16s": 1, "fcn8s": 2}
+SKIPS: Mapping[Head, int] = {"fcn32s": 0, "fcn16s": 1, "fcn8s": 2}
+"""How many of the trunk's pooled maps each head adds to the scores of its top, coarse to fine."""
+
 _BACKBONES = {
     "vgg16": "VGG16",
     "caffenet": "CaffeNet",
@@ -103,7 +105,7 @@ class NetworkSpec:
             f"left at {FC_WIDTH} for {self.backbone}, which has no fc6",
         )
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 up to, not including, 1")
-        unused = self.skip_scales[_SKIPS[self.head] :]
+        unused = self.skip_scales[SKIPS[self.head] :]
         _check(
             "skip_scales",
             self.skip_scales,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fcn_model import ClassList, ModelConfig
+from fcn_model import ModelConfig
 from pipelines.augment import View
 from pipelines.decoding import Pair
 from pipelines.errors import InputError
@@ -39,7 +39,7 @@ def collate(views: Sequence[View], config: ModelConfig) -> Batch:
     )
     labels = tuple(
         torch.full((len(views), height, width), classes.void_id, dtype=torch.int64)
-        for classes in tasks_of(config)
+        for classes in config.class_lists
     )
     for index, view in enumerate(views):
         h, w = view.pair.label.shape
@@ -47,7 +47,7 @@ def collate(views: Sequence[View], config: ModelConfig) -> Batch:
         window = slice(top, top + h), slice(left, left + w)
         images[(index, slice(None), *window)] = _input_of(view, config)
         for task_labels, label, classes in zip(
-            labels, _labels_of(view, config), tasks_of(config), strict=True
+            labels, _labels_of(view, config), config.class_lists, strict=True
         ):
             task_labels[(index, *window)] = torch.from_numpy(label.astype(np.int64))
             if view.kept is not None:
@@ -58,13 +58,8 @@ def collate(views: Sequence[View], config: ModelConfig) -> Batch:
 
 def filler(config: ModelConfig) -> Batch:
     """One void pixel: no loss and no gradient, but a part in what all workers do together."""
-    labels = (torch.full((1, 1, 1), classes.void_id) for classes in tasks_of(config))
+    labels = (torch.full((1, 1, 1), classes.void_id) for classes in config.class_lists)
     return Batch(torch.zeros((1, config.spec.in_channels, 1, 1)), tuple(labels), ((1, 1),), 0)
-
-
-def tasks_of(config: ModelConfig) -> tuple[ClassList, ...]:
-    """The class list of every task, the first one first."""
-    return (config.classes, *config.more_classes)
 
 
 def _input_of(view: View, config: ModelConfig) -> torch.Tensor:

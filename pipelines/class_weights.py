@@ -11,7 +11,7 @@ from fcn_model import ClassList, ModelConfig
 from fcn_model.class_weights import LabelCounts, Weighting
 from fcn_model.errors import FCNError
 from pipelines import ingest, storage
-from pipelines.batches import plane_of, tasks_of
+from pipelines.batches import plane_of
 from pipelines.errors import InputError
 from pipelines.sources import Source
 
@@ -34,7 +34,7 @@ def weights_of_run(
 
     Raises InputError for labels that training would refuse as well.
     """
-    tasks = tasks_of(config)
+    tasks = config.class_lists
     if weighting == "none":
         return [None] * len(tasks)
     kept = storage.join(run_uri, COUNTS_FILE)
@@ -49,7 +49,7 @@ def weights_of_run(
 
 def count_labels(source: Source, config: ModelConfig) -> list[LabelCounts]:
     """Count the labels of every task, exactly, however the source is cut. Needs a running Ray."""
-    tasks = tasks_of(config)
+    tasks = config.class_lists
     names = [task.name for task in config.spec.more_tasks]
     tasks_at_once = min(2, len(source.units))  # Ray warns of more than it can use
     rows = ingest.labelled_rows(source, planes=names, tasks=tasks_at_once).map_batches(

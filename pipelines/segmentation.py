@@ -162,8 +162,7 @@ def _job(config: SegmentConfig, output: str, generation: Generation, model: Mode
 
 def _classes(config: SegmentConfig, model: ModelConfig) -> ClassList:
     names = [task.name for task in model.spec.tasks]
-    lists = (model.classes, *model.more_classes)
-    return lists[0 if config.task is None else names.index(config.task)]
+    return model.class_lists[0 if config.task is None else names.index(config.task)]
 
 
 def _run(

@@ -17,7 +17,7 @@ from fcn_model import Confusion
 from fcn_model.geometry import coordinates
 from pipelines import checkpoints, cluster, storage
 from pipelines.augment import View, augment
-from pipelines.batches import collate, plane_of, tasks_of
+from pipelines.batches import collate, plane_of
 from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
 from pipelines.ingest import pairs_of
@@ -192,7 +192,7 @@ def share_of_run(run: Run, seen_in_epoch: int) -> float:
 def validate(run: Run, rows: Any) -> list[Confusion]:
     """Whole-image masks of every validation row, counted over all workers, for each task."""
     run.network.eval()
-    confusions = [Confusion(len(classes)) for classes in tasks_of(run.config)]
+    confusions = [Confusion(len(classes)) for classes in run.config.class_lists]
     # One by one: whole images may be much larger than the windows that training sees.
     for table in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
         batch = collate([View.of(pair) for pair in _pairs(run, table)], run.config)
@@ -200,7 +200,7 @@ def validate(run: Run, rows: Any) -> list[Confusion]:
         with torch.inference_mode(), run.autocast():
             scores = run.config.spec.split(run.network(images, batch.sizes))
         for confusion, task_scores, labels, classes in zip(
-            confusions, scores, batch.labels_NHW, tasks_of(run.config), strict=True
+            confusions, scores, batch.labels_NHW, run.config.class_lists, strict=True
         ):
             masks = task_scores.argmax(1).cpu()
             confusion.update(labels.numpy(), masks.numpy(), classes.void_id)

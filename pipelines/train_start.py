@@ -24,7 +24,7 @@ def prepare_start(
     Returns what it says. Raises InputError if the run exists with another network or other classes.
     """
     init_uri = storage.join(run_uri, "init")
-    if storage.stat(storage.join(init_uri, "config.json")) is not None:
+    if storage.stat(storage.join(init_uri, checkpoints.FILES[0])) is not None:
         _, started = checkpoints.load(init_uri)
         classes, spec = ingest.classes_of(source), network_spec(config, source)
         asked = (spec, classes, tuple(source.tasks.values()), config.network.needs)

@@ -14,7 +14,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from fcn_model.losses import share_of_loss, summed_cross_entropy, weight_sums
-from pipelines.batches import Batch, filler, tasks_of
+from pipelines.batches import Batch, filler
 from pipelines.errors import InputError
 from pipelines.rates import rate_factor, set_rates
 from pipelines.train_run import Run
@@ -72,7 +72,7 @@ def _losses(run: Run, batch: Batch) -> list[torch.Tensor]:
         for task_scores, labels, classes, class_weights in zip(
             run.config.spec.split(scores),
             batch.labels_NHW,
-            tasks_of(run.config),
+            run.config.class_lists,
             run.class_weights,
             strict=True,
         )
@@ -85,7 +85,7 @@ def _weights(run: Run, batch: Batch) -> torch.Tensor:
         [
             weight_sums(labels, classes.void_id, None if weights is None else weights.cpu())
             for labels, classes, weights in zip(
-                batch.labels_NHW, tasks_of(run.config), run.class_weights, strict=True
+                batch.labels_NHW, run.config.class_lists, run.class_weights, strict=True
             )
         ]
     )
