@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jobs.runtime import ray_session, run_job, say
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES, write_scenes
-from pipelines.segment_settings import SegmentConfig
+from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 from pipelines.train_settings import UNIT_RECORDS, Network, Solver, TrainConfig
 
@@ -47,7 +47,7 @@ def work(options: Quickstart) -> None:
         from pipelines.prepare import prepare  # noqa: PLC0415
         from pipelines.report import write_report  # noqa: PLC0415
         from pipelines.score_tables import write_tables  # noqa: PLC0415
-        from pipelines.segmentation import segment  # noqa: PLC0415
+        from pipelines.segmentation.night import segment  # noqa: PLC0415
         from pipelines.training import train  # noqa: PLC0415
 
         shards = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
-from pipelines.segment_settings import SegmentConfig
+from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 
 
@@ -38,7 +38,7 @@ def work(options: Segment) -> None:
         unit_records=options.unit_records,
     )
     with ray_session():
-        from pipelines.segmentation import segment  # noqa: PLC0415  (Ray, too)
+        from pipelines.segmentation.night import segment  # noqa: PLC0415  (Ray, too)
 
         result = segment(options.run, source, progress=say)
     if result.already == result.units:

@@ -26,8 +26,8 @@ from pipelines.errors import (
     as_data,
     from_data,
 )
-from pipelines.generation import PartName
 from pipelines.label_index import Place, index_labels
+from pipelines.masks.generation import PartName
 from pipelines.records import LABEL
 from pipelines.scoring import ImageScore, MaskKeys, PartScore, read_mask_keys, score_part
 from pipelines.sources import Source

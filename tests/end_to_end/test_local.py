@@ -20,8 +20,8 @@ from pipelines.errors import IncompleteError, InputError
 from pipelines.evaluation import evaluate
 from pipelines.prepare import prepare
 from pipelines.score_tables import write_tables
-from pipelines.segment_settings import SegmentConfig
-from pipelines.segmentation import segment
+from pipelines.segmentation.night import segment
+from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 from pipelines.train_settings import Network, Solver, TrainConfig
 from pipelines.training import train

@@ -18,8 +18,8 @@ from pipelines.datasets import nyud, siftflow
 from pipelines.errors import InputError
 from pipelines.evaluation import evaluate
 from pipelines.report import write_report
-from pipelines.segment_settings import SegmentConfig
-from pipelines.segmentation import segment
+from pipelines.segmentation.night import segment
+from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 from tests.support import published
 from tests.support.networks import random_network

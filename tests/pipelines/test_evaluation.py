@@ -14,11 +14,12 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from fcn_model import ClassList, Confusion
-from pipelines import images, parts, score_tables, storage
+from pipelines import images, score_tables, storage
 from pipelines.errors import IncompleteError, InputError
 from pipelines.evaluation import Evaluation, evaluate
-from pipelines.generation import PartName
 from pipelines.label_index import index_labels
+from pipelines.masks import parts
+from pipelines.masks.generation import PartName
 from pipelines.schemas import MASKS
 from pipelines.scoring import ImageScore, read_mask_keys, score_part
 from pipelines.sources import open_source

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fcn_model import ClassList
-from pipelines import parts, storage
+from pipelines import storage
 from pipelines.errors import ForeignObjectError
+from pipelines.masks import parts
 from pipelines.schemas import MASKS, classes_of
 
 CLASSES = ClassList(names=("road", "car"))

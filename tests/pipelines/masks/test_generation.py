@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pipelines.generation import Generation, PartName, part_name
+from pipelines.masks.generation import Generation, PartName, part_name
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 

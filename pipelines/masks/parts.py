@@ -18,7 +18,7 @@ from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
 from pipelines import storage
 from pipelines.errors import ForeignObjectError
-from pipelines.generation import Generation, PartName
+from pipelines.masks.generation import Generation, PartName
 from pipelines.schemas import MASKS, with_metadata
 
 IDENTITY_KEY = b"fcn.part"

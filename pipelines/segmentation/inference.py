@@ -16,7 +16,7 @@ import torch
 from fcn_model import Segmenter
 from pipelines import checkpoints, cluster
 from pipelines.ingest import PLANE_PIXELS
-from pipelines.segment_stages import Item, Job, UnitRow, decoded, run_stage
+from pipelines.segmentation.stages import Item, Job, UnitRow, decoded, run_stage
 
 
 class Infer:

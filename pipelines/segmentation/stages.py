@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from fcn_model.classes import ClassList
-from pipelines import images, parts, storage
+from pipelines import images, storage
 from pipelines.decoding import MEASURED
 from pipelines.errors import ImageError
-from pipelines.generation import Generation, data_uri, part_name
+from pipelines.masks import parts
+from pipelines.masks.generation import Generation, data_uri, part_name
 from pipelines.units import Unit, read_unit
 
 DECODED_BYTES = 256 << 20

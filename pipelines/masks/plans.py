@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.generation import Generation, part_name
+from pipelines.masks.generation import Generation, part_name
 from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit

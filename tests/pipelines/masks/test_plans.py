@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import InputError
-from pipelines.generation import Generation, part_name
-from pipelines.plans import plan_units, sort_out
+from pipelines.masks.generation import Generation, part_name
+from pipelines.masks.plans import plan_units, sort_out
 from pipelines.sources import Source, open_source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit

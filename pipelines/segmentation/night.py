@@ -19,12 +19,13 @@ from typing import Any
 from ray.data import ActorPoolStrategy
 
 from fcn_model import ClassList, ModelConfig
-from pipelines import checkpoints, cluster, parts, plans, ray_data, storage
+from pipelines import checkpoints, cluster, ray_data, storage
 from pipelines.errors import ClusterError, IncompleteError, InputError, NotFoundError
-from pipelines.generation import Generation, PartName, data_uri, part_name
-from pipelines.inference import Infer
-from pipelines.segment_settings import SegmentConfig
-from pipelines.segment_stages import Job, encode_and_commit, fetch_and_decode, new_row
+from pipelines.masks import parts, plans
+from pipelines.masks.generation import Generation, PartName, data_uri, part_name
+from pipelines.segmentation.inference import Infer
+from pipelines.segmentation.settings import SegmentConfig
+from pipelines.segmentation.stages import Job, encode_and_commit, fetch_and_decode, new_row
 from pipelines.sources import Source
 from pipelines.units import Unit
 
