@@ -34,9 +34,7 @@ class Batch:
 def collate(views: Sequence[View], config: ModelConfig) -> Batch:
     """Stack views of any sizes into one batch; at least one is needed."""
     height, width = (max(view.size[axis] for view in views) for axis in range(2))
-    images = torch.zeros((len(views), config.spec.in_channels, height, width)).contiguous(
-        memory_format=torch.channels_last
-    )
+    images = torch.zeros((len(views), config.spec.in_channels, height, width))
     labels = tuple(
         torch.full((len(views), height, width), classes.void_id, dtype=torch.int64)
         for classes in config.class_lists

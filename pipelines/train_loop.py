@@ -15,6 +15,7 @@ import torch
 
 from fcn_model import Confusion
 from fcn_model.geometry import coordinates
+from fcn_model.precision import training_format
 from pipelines import checkpoints, cluster, storage
 from pipelines.augment import View, augment
 from pipelines.batches import collate, plane_of
@@ -22,7 +23,7 @@ from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
 from pipelines.ingest import pairs_of
 from pipelines.rates import for_workers, make_optimizer
-from pipelines.train_run import Run
+from pipelines.train_run import Run, precision_of
 from pipelines.train_settings import TrainConfig
 from pipelines.train_state import report, resume
 from pipelines.train_step import train_step
@@ -99,8 +100,9 @@ def _start(settings: dict[str, Any]) -> Run:
         # Ray gives a one-CPU worker one thread; share the machine's cores among its workers.
         torch.set_num_threads(max(1, cluster.usable_cores() // context.get_local_world_size()))
     torch.manual_seed(config.solver.seed + context.get_world_rank())
-    network.to(device).to(memory_format=torch.channels_last)
     solver = for_workers(config.solver, context.get_world_size())
+    memory_format = training_format(device, precision_of(solver, device))
+    network.to(device).to(memory_format=memory_format)
     run = Run(
         solver=solver,
         network=network,

@@ -9,8 +9,15 @@ import torch
 import torch.distributed as dist
 
 from fcn_model import FCN, ModelConfig
-from fcn_model.precision import has_bf16
+from fcn_model.precision import has_bf16, training_format
 from pipelines.train_settings import Solver
+
+
+def precision_of(solver: Solver, device: torch.device) -> str:
+    """fp32 or bf16, as the solver asks for or the device decides."""
+    if solver.precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return solver.precision
 
 
 @dataclass
@@ -41,9 +48,12 @@ class Run:
     @property
     def precision(self) -> str:
         """fp32 or bf16, as the solver asks for or the device decides."""
-        if self.solver.precision == "auto":
-            return "bf16" if has_bf16(self.device) else "fp32"
-        return self.solver.precision
+        return precision_of(self.solver, self.device)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """That of the network and of the images of a training step."""
+        return training_format(self.device, self.precision)
 
     def autocast(self) -> torch.autocast:
         """The context of forward passes in this precision."""

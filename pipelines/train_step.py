@@ -64,7 +64,7 @@ def train_step(run: Run, passes: Sequence[Batch], progress: float) -> torch.Tens
 
 def _losses(run: Run, batch: Batch) -> list[torch.Tensor]:
     """Each task's summed loss of each image: (N,) float32, on the device."""
-    images = batch.images_NCHW.to(run.device, memory_format=torch.channels_last)
+    images = batch.images_NCHW.to(run.device, memory_format=run.memory_format)
     with run.autocast():
         scores = run.model(images, batch.sizes)
     return [
