@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fcn_model.metrics import Confusion
     from fcn_model.network import FCN, build
     from fcn_model.normalize import Normalization
+    from fcn_model.outcomes import NonFiniteError, Outcome, OutOfMemoryError
     from fcn_model.segmenter import Segmenter, load_segmenter
     from fcn_model.spec import NetworkSpec
 
@@ -23,7 +24,10 @@ _HOME = {
     "Confusion": "metrics",
     "ModelConfig": "checkpoint",
     "NetworkSpec": "spec",
+    "NonFiniteError": "outcomes",
     "Normalization": "normalize",
+    "OutOfMemoryError": "outcomes",
+    "Outcome": "outcomes",
     "Segmenter": "segmenter",
     "build": "network",
     "load_segmenter": "segmenter",
@@ -35,7 +39,10 @@ __all__ = [
     "Confusion",
     "ModelConfig",
     "NetworkSpec",
+    "NonFiniteError",
     "Normalization",
+    "OutOfMemoryError",
+    "Outcome",
     "Segmenter",
     "build",
     "load_segmenter",

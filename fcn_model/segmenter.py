@@ -1,9 +1,10 @@
-"""From uint8 images to uint8 masks: normalize, batch images of like size, take the argmax."""
+"""From uint8 images to uint8 masks: batch images of like size, cut large ones, take the argmax."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,27 +15,32 @@ from torch import Tensor
 
 from fcn_model import checkpoint
 from fcn_model.checkpoint import ModelConfig
+from fcn_model.inputs import Image, Sample, samples
 from fcn_model.layers import Conv
 from fcn_model.network import FCN
-from fcn_model.normalize import Normalization
+from fcn_model.outcomes import Exhausted, NonFiniteError, Outcome, OutOfMemoryError, attempt
+from fcn_model.tile_plans import Strip, TilePlan, plans
+from fcn_model.tiling import block_scores
 
 Precision = Literal["fp32", "bf16"]
-Image = NDArray[np.uint8]
 
 BUCKET = 32
 """Images whose height and width agree after rounding up to this many pixels share a batch."""
 
 
 class Segmenter:
-    """Segments images one by one, or many at once with the same results.
+    """Segments images of any size one by one, or many at once with the same results.
 
     The network is taken over: moved to ``device`` (by default a GPU if there is one), put into
     channels-last memory and evaluation mode. With ``precision="fp32"`` a GPU's TF32 convolutions
     are turned off, for the whole process. With ``precision="bf16"`` a copy of the network is used,
-    whose trunk computes in bfloat16 and whose scores are float32. ``batch_pixels`` bounds the
-    pixels of the largest feature map of a batch, that of the padded first convolution; an image
-    that is larger by itself makes a batch of its own. Of several tasks ``task`` names the one to
-    segment, by default the first.
+    whose trunk computes in bfloat16 and whose scores are float32. Of several tasks ``task`` names
+    the one to segment, by default the first.
+
+    Two numbers bound memory, in pixels of the largest feature map of a pass, that of the padded
+    first convolution: full-width VGG16 holds 0.5 kB for each in fp32. Images share a batch up to
+    ``batch_pixels``; one that is larger by itself makes a batch of its own. An image beyond
+    ``tile_pixels`` is cut into tiles (see `tile_plan`), which give the mask of the whole.
     """
 
     def __init__(
@@ -45,12 +51,14 @@ class Segmenter:
         device: torch.device | str | None = None,
         precision: Precision = "fp32",
         batch_pixels: int = 1_000_000,
+        tile_pixels: int = 4_000_000,
         task: str | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
-        if batch_pixels < 1:
-            raise ValueError(f"batch_pixels must be positive, got {batch_pixels}")
+        for name, pixels in (("batch_pixels", batch_pixels), ("tile_pixels", tile_pixels)):
+            if pixels < 1:
+                raise ValueError(f"{name} must be positive, got {pixels}")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         names = [each.name for each in config.spec.tasks]
@@ -62,6 +70,7 @@ class Segmenter:
         if self.device.type == "cuda" and precision == "fp32":
             torch.backends.cudnn.allow_tf32 = False
         self.batch_pixels = batch_pixels
+        self.tile_pixels = tile_pixels
         if precision == "bf16":
             network = copy.deepcopy(network)
             for layer in network.children():
@@ -74,93 +83,125 @@ class Segmenter:
 
         ``planes`` are the further inputs of a network that has some, by the names of its config:
         ``depth`` (H, W) uint16, ``hha`` (H, W, 3) uint8. Raises ValueError for another dtype or
-        shape, and for planes that are missing or not known.
+        shape, and for planes that are missing or not known; NonFiniteError, a ValueError, where
+        scores are infinite or not a number; OutOfMemoryError, a MemoryError, where not even the
+        smallest tiles fit into memory.
         """
-        return self.batch([image_HW3], [planes])[0]
+        (outcome,) = self.batch([image_HW3], [planes])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def batch(
         self, images: Sequence[Image], planes: Sequence[Mapping[str, NDArray[Any]]] | None = None
-    ) -> list[Image]:
+    ) -> list[Outcome]:
         """The masks of images of any sizes, in their order; ``planes`` has those of each image.
 
         Every mask is the one its image has alone, whatever else is in the batch: neither fill nor
         neighbours enter it, and only the rounding of kernels chosen by batch shape can differ
-        (5e-5 of a score in fp32 on a CPU). Raises ValueError naming the image that is no
-        (H, W, 3) uint8 array.
+        (5e-5 of a score in fp32 on a CPU). An image that cannot have a mask has in its place the
+        NonFiniteError or OutOfMemoryError that it raises alone. Where memory runs out, the batch is
+        halved; a single image is cut into tiles, each time of half as many pixels. Raises
+        ValueError naming the image that is no (H, W, 3) uint8 array.
         """
-        planes = [{}] * len(images) if planes is None else planes
-        if len(planes) != len(images):
-            raise ValueError(
-                f"planes must be given for every image: {len(images)} images, {len(planes)} planes"
-            )
-        for index, (image, further) in enumerate(zip(images, planes, strict=True)):
-            _check(image, index)
-            self._check_planes(image, further, index)
-        masks: dict[int, Image] = {}
-        for members in self._batches(images):
-            chosen = [(images[index], planes[index]) for index in members]
-            masks.update(zip(members, self._run(chosen), strict=True))
-        return [masks[index] for index in range(len(images))]
+        ready = samples(self.config, images, [{}] * len(images) if planes is None else planes)
+        outcomes: dict[int, Outcome] = {}
+        for members in self._batches(ready):
+            chosen = [ready[index] for index in members]
+            outcomes.update(zip(members, self._outcomes(chosen), strict=True))
+        return [outcomes[index] for index in range(len(images))]
 
-    def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
+    def _batches(self, ready: Sequence[Sample]) -> Iterator[list[int]]:
         """Indices that go through the network together: one bucket, within the budget."""
         buckets: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            height, width = (-(-size // BUCKET) * BUCKET for size in image.shape[:2])
+        for index, sample in enumerate(ready):
+            if self._pixels(sample.size) > self.tile_pixels:
+                yield [index]
+                continue
+            height, width = (-(-size // BUCKET) * BUCKET for size in sample.size)
             buckets.setdefault((height, width), []).append(index)
-        first = self.network.backbone.steps[0].geometry
-        for (height, width), members in buckets.items():
-            pixels = first.output_size(height) * first.output_size(width)
-            count = max(1, self.batch_pixels // pixels)
+        for size, members in buckets.items():
+            count = max(1, self.batch_pixels // self._pixels(size))
             for start in range(0, len(members), count):
                 yield members[start : start + count]
 
+    def _pixels(self, size: tuple[int, int]) -> int:
+        """What an image of ``size`` takes of a budget in one pass."""
+        first = self.network.backbone.steps[0].geometry
+        return first.output_size(size[0]) * first.output_size(size[1])
+
+    def _outcomes(self, chosen: Sequence[Sample]) -> list[Outcome]:
+        """Of a batch in one pass, or in as many as memory demands."""
+        if len(chosen) == 1 and self._pixels(chosen[0].size) > self.tile_pixels:
+            return [self._tiled(chosen[0])]
+        outcomes = attempt(partial(self._together, chosen))
+        if not isinstance(outcomes, Exhausted):
+            return outcomes
+        if len(chosen) == 1:
+            return [self._tiled(chosen[0], outcomes)]
+        middle = len(chosen) // 2
+        return [*self._outcomes(chosen[:middle]), *self._outcomes(chosen[middle:])]
+
+    def _tiled(self, sample: Sample, whole: Exhausted | None = None) -> Outcome:
+        """By tiles, the smaller the less memory there is; ``whole`` says that one pass failed."""
+        pixels, exhausted = self._pixels(sample.size), whole
+        budget, below = (self.tile_pixels, pixels + 1) if whole is None else (pixels // 2, pixels)
+        for plan in plans(self.config.spec, sample.size, budget, below=below):
+            outcome = attempt(partial(self._by_tiles, sample, plan))
+            if not isinstance(outcome, Exhausted):
+                return outcome
+            exhausted = outcome
+        assert exhausted is not None, "every image has a plan"
+        height, width = sample.size
+        return OutOfMemoryError(
+            f"an image of {height} x {width} pixels (height x width) needs more memory than there "
+            f"is on {self.device} even in the smallest tiles; give it more, or use a narrower "
+            f"network or precision 'bf16' ({exhausted.message})"
+        )
+
     @torch.inference_mode()
-    def _run(self, images: Sequence[tuple[Image, Mapping[str, NDArray[Any]]]]) -> list[Image]:
-        sizes = [(image.shape[0], image.shape[1]) for image, _ in images]
+    def _together(self, chosen: Sequence[Sample]) -> list[Outcome]:
+        sizes = [sample.size for sample in chosen]
         height, width = (max(size[axis] for size in sizes) for axis in range(2))
+        batch_NCHW = self._zeros(len(chosen), height, width)
+        for slot_CHW, sample in zip(batch_NCHW, chosen, strict=True):
+            sample.write(slot_CHW[:, : sample.size[0], : sample.size[1]])
+        scores_NKHW = self.config.spec.split(self.network(batch_NCHW, sizes))[self.task]
+        return [
+            _mask(scores_KHW[:, :h, :w])
+            for scores_KHW, (h, w) in zip(scores_NKHW, sizes, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _by_tiles(self, sample: Sample, plan: TilePlan) -> Outcome:
+        """One tile after another into the mask; scores of more than a tile are never held."""
+        mask_HW = np.empty(sample.size, np.uint8)
+        for rows, columns in plan.tiles:
+            block = self._block(sample, rows, columns, plan.pad)
+            if isinstance(block, Exception):
+                return block
+            mask_HW[rows.begin : rows.end, columns.begin : columns.end] = block
+        return mask_HW
+
+    def _block(
+        self, sample: Sample, rows: Strip, columns: Strip, pad: int
+    ) -> Image | NonFiniteError:
+        """One tile; its tensors are gone when the next one begins."""
+        window_NCHW = self._zeros(1, rows.stop - rows.start, columns.stop - columns.start)
+        top, left = max(0, rows.start - pad), max(0, columns.start - pad)
+        inside_CHW = window_NCHW[0, :, max(0, pad - rows.start) :, max(0, pad - columns.start) :]
+        sample.write(
+            inside_CHW[:, : sample.size[0] - top, : sample.size[1] - left], top=top, left=left
+        )
+        scores_NKhw = block_scores(self.network, window_NCHW, rows, columns, task=self.task)
+        return _mask(scores_NKhw[0], rows.begin, columns.begin)
+
+    def _zeros(self, count: int, height: int, width: int) -> Tensor:
         trunk = next(self.network.parameters())
-        batch = torch.zeros(
-            (len(images), self.config.spec.in_channels, height, width),
-            dtype=trunk.dtype,
-            device=self.device,
-        ).contiguous(memory_format=torch.channels_last)
-        for slot, (image, planes), (h, w) in zip(batch, images, sizes, strict=True):
-            first = planes[self.config.image_plane] if self.config.image_plane else image
-            parts = [self._normalized(first, self.config.normalization)]
-            for name, normalization in self.config.planes:
-                parts.append(self._normalized(planes[name], normalization))
-            slot[:, :h, :w] = torch.cat(parts) if len(parts) > 1 else parts[0]
-        scores_NKHW = self.config.spec.split(self.network(batch, sizes))[self.task]
-        masks_NHW = scores_NKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        return [mask[:h, :w].copy() for mask, (h, w) in zip(masks_NHW, sizes, strict=True)]
-
-    def _normalized(self, image: NDArray[Any], normalization: Normalization) -> Tensor:
-        if self.device.type == "cpu":
-            return normalization(image)
-        # A quarter of the bytes to move, and the arithmetic where it is cheap.
-        pixels = torch.from_numpy(np.array(image, order="C")).to(self.device)
-        return normalization(pixels)
-
-    def _check_planes(self, image: Image, planes: Mapping[str, NDArray[Any]], index: int) -> None:
-        wanted = list(self.config.needs)
-        if sorted(planes) != sorted(wanted):
-            raise ValueError(
-                f"image {index} needs the planes {wanted} for {self.config.spec.name}, "
-                f"got {sorted(planes)}"
-            )
-        inputs = dict(self.config.planes) | {self.config.image_plane: self.config.normalization}
-        for name, plane in planes.items():
-            made = inputs[name]
-            shape = (*image.shape[:2], *([made.channels] if made.channels > 1 else []))
-            if not isinstance(plane, np.ndarray) or (str(plane.dtype), plane.shape) != (
-                made.dtype,
-                shape,
-            ):
-                raise ValueError(
-                    f"plane {name!r} of image {index} must be {made.dtype} {shape}, height and "
-                    f"width those of its image, got {_described(plane)}"
-                )
+        shape = (count, self.config.spec.in_channels, height, width)
+        return torch.empty(
+            shape, dtype=trunk.dtype, device=self.device, memory_format=torch.channels_last
+        ).zero_()
 
 
 def load_segmenter(directory: str | Path, **options: Any) -> Segmenter:
@@ -172,20 +213,15 @@ def load_segmenter(directory: str | Path, **options: Any) -> Segmenter:
     return Segmenter(network, config, **options)
 
 
-def _check(image: object, index: int) -> None:
-    fits = (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-        and image.size > 0
-    )
-    if not fits:
-        raise ValueError(
-            f"image {index} must be a (H, W, 3) uint8 RGB array of at least one pixel, "
-            f"got {_described(image)}"
+def _mask(scores_KHW: Tensor, top: int = 0, left: int = 0) -> Image | NonFiniteError:
+    """The classes of highest score; (top, left) is where in its image the block lies."""
+    # A sum over classes is finite where all of them are: they are far from the largest float.
+    sound_HW = scores_KHW.sum(0).isfinite()
+    if not sound_HW.all():
+        row, column = (~sound_HW).nonzero()[0].tolist()
+        return NonFiniteError(
+            f"the scores of pixel ({top + row}, {left + column}) (row, column) are infinite or not "
+            "a number, so the image has no mask; check the weights: a training run that diverged "
+            "leaves such"
         )
-
-
-def _described(image: object) -> str:
-    return f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    return scores_KHW.argmax(0).to(torch.uint8).cpu().numpy()

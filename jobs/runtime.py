@@ -15,11 +15,12 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from fcn_model.errors import FCNError
-from pipelines.errors import ClusterError, IncompleteError, StoreError
+from pipelines.errors import ClusterError, IncompleteError, NotPublishedError, StoreError
 
 EXIT_BAD_INPUT = 2
 EXIT_INCOMPLETE = 3
 EXIT_INFRASTRUCTURE = 4
+EXIT_NOT_PUBLISHED = 5
 EXIT_CODES = """\
 exit codes:
 
@@ -28,6 +29,7 @@ exit codes:
 2 bad input: an option, a URI, a data set, a class list, a checkpoint
 3 ended, but part of the input has no result
 4 infrastructure: the store or the cluster
+5 ended, but the quality gate keeps what it made from readers
 130 Ctrl-C, 143 SIGTERM"""
 
 Options = TypeVar("Options")
@@ -110,6 +112,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _exit_code(error: FCNError) -> int:
+    if isinstance(error, NotPublishedError):
+        return EXIT_NOT_PUBLISHED
     if isinstance(error, IncompleteError):
         return EXIT_INCOMPLETE
     return EXIT_INFRASTRUCTURE if isinstance(error, StoreError | ClusterError) else EXIT_BAD_INPUT

@@ -15,7 +15,8 @@ class Segment:
     """Segment every image of an archive; masks go to Parquet, one file per unit of input.
 
     What is segmented already is not done again, so a run that was killed goes on where it stopped.
-    An image that cannot be read becomes an error row; nothing is skipped.
+    An image that cannot be read becomes an error row; nothing is skipped. At the end its
+    masks are published as a snapshot; until then readers see the one before.
     """
 
     input: str
@@ -26,6 +27,8 @@ class Segment:
     """Split, where the layout has splits."""
     unit_records: int = 128
     """Images per unit, at most; a tar is one unit. What was planned before keeps its units."""
+    dry_run: bool = False
+    """Look, check and estimate; write nothing."""
     run: SegmentConfig
 
 
@@ -38,16 +41,26 @@ def work(options: Segment) -> None:
         unit_records=options.unit_records,
     )
     with ray_session():
+        if options.dry_run:
+            from pipelines.segmentation.dry_run import dry_run  # noqa: PLC0415  (Ray, too)
+
+            dry_run(options.run, source, say)
+            return
         from pipelines.segmentation.night import segment  # noqa: PLC0415  (Ray, too)
 
         result = segment(options.run, source, progress=say)
-    if result.already == result.units:
+    if result.new_records == 0:
         say(f"nothing to do: all {result.units} units were segmented before")
     say(
-        f"{result.records} records in {result.units} units, {result.errors} new error rows, "
-        f"{result.seconds:.1f} s"
+        f"{result.records} records in {result.units} units, {result.new_records} of them new, "
+        f"{result.errors} new error rows, {result.error_rows} in all, "
+        f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
     )
     say(f"masks: {result.masks}")
+    if result.published:
+        say(f"published: snapshot {result.snapshot}")
+    else:
+        say(f"snapshot {result.snapshot} is not published: {result.unpublished_because}")
 
 
 def main() -> None:

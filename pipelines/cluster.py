@@ -30,6 +30,14 @@ def require_cpus(wanted: int, purpose: str) -> None:
         )
 
 
+def require_actors(actors: int) -> None:
+    """Raise ClusterError if the network's actors and one task beside them do not fit."""
+    have = gpus()
+    if 0 < have < actors:
+        raise ClusterError(f"{actors} actors with a GPU each were asked for, there are {have}")
+    require_cpus(actors + 1, "the network's actors and one task beside them")
+
+
 def refuse_lost_paths(*uris: str) -> None:
     """Raise InputError for output that would lie in Ray's copy of a submitted job's folder."""
     for uri in uris:

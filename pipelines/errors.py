@@ -39,7 +39,15 @@ class ShardError(InputError):
 
 
 class StoreError(FCNError, OSError):
-    """The object store did not do its part: unreachable, refused, timed out."""
+    """The object store or disk did not do its part: unreachable, refused, timed out, full.
+
+    ``transient``: the same request may succeed later (throttled, reset, stalled, damaged on the
+    way). Otherwise somebody has to act first: access is denied, the disk is full.
+    """
+
+    def __init__(self, text: str, *, transient: bool = False) -> None:
+        super().__init__(text)
+        self.transient = transient
 
 
 class ChangedError(StoreError):
@@ -58,13 +66,20 @@ class IncompleteError(FCNError, RuntimeError):
     """The job ended, but some of its input has no result; what was finished is kept."""
 
 
+class NotPublishedError(FCNError, RuntimeError):
+    """The job ended, but what it made is not fit to be published; it is kept."""
+
+
 def as_data(error: FCNError) -> dict[str, str]:
     """An error as two texts that can leave a worker without becoming a traceback."""
     return {"error_type": type(error).__name__, "error": str(error)}
 
 
 def from_data(row: Mapping[str, str]) -> FCNError:
-    """The error that `as_data` described, of its own kind where that needs only a text."""
+    """The error that `as_data` described, of its own kind where that needs only a text.
+
+    Whether a StoreError was transient is not in the two texts; the one made here is not.
+    """
     kind = globals().get(row["error_type"], InputError)
     if not (isinstance(kind, type) and issubclass(kind, FCNError)) or kind is ImageError:
         kind = InputError

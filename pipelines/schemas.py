@@ -60,6 +60,8 @@ MASKS = pa.schema(
         ("status", pa.string()),
         ("error_kind", pa.string()),
         ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("transient", pa.bool_()),
         ("model", pa.string()),
         ("unit", pa.string()),
         ("record", pa.int64()),
@@ -67,7 +69,8 @@ MASKS = pa.schema(
 )
 """One row per input record, in record order. ``status`` is ``ok`` or ``error``; an error row has a
 null mask and null ``class_pixels``, and ``error_kind`` and ``error`` say why; both are empty in an
-``ok`` row. ``class_pixels[c]`` counts the pixels of class c. ``model`` is the checkpoint's digest.
+``ok`` row. ``attempts`` says how often the record was tried; ``transient`` error rows may pass when
+tried again, as ``segment --retry-errors`` does. ``class_pixels[c]`` counts the pixels of class c. ``model`` is the checkpoint's digest.
 (``unit``, ``record``) identify the input record, also when two records share a key."""
 
 SUMMARY = pa.schema(

@@ -33,7 +33,8 @@ class Source:
 
     ``classes`` is the class list of labelled data; None for an unlabelled archive. ``planes`` are
     what every record has beside image and label, ``tasks`` the class lists of those that are
-    labels. ``excluded`` counts the images that were left out on demand.
+    labels. ``excluded`` counts the images that were left out on demand. ``unit_records`` and
+    ``unit_bytes`` are the limits by which it was cut.
     """
 
     uri: str
@@ -44,6 +45,8 @@ class Source:
     tasks: Mapping[str, ClassList] = field(default_factory=dict)
     planes: tuple[str, ...] = ()
     excluded: int = 0
+    unit_records: int = 256
+    unit_bytes: int = 64 << 20
 
     @property
     def records(self) -> int | None:
@@ -121,6 +124,8 @@ def open_source(
             tasks=listing.tasks,
             planes=_planes_of(listing),
             excluded=len(listing.samples) - len(kept.samples),
+            unit_records=unit_records,
+            unit_bytes=unit_bytes,
         )
     if split is not None:
         raise InputError(f"{root} has layout {layout}, which has no splits; split is {split!r}")

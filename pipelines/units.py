@@ -15,7 +15,14 @@ from functools import partial
 from typing import Literal
 
 from pipelines import storage
-from pipelines.errors import ChangedError, ImageError, InputError, NotFoundError, ShardError
+from pipelines.errors import (
+    ChangedError,
+    ImageError,
+    InputError,
+    NotFoundError,
+    ShardError,
+    StoreError,
+)
 from pipelines.label_rules import PNG_IDS, LabelRule
 from pipelines.nyu_records import read_nyu
 from pipelines.parquet_records import read_label_rows, read_rows
@@ -24,7 +31,7 @@ from pipelines.storage import ObjectRef
 from pipelines.tar_records import read_tar
 
 Kind = Literal["parquet", "tar", "raw", "nyud-mat"]
-OnError = Literal["raise", "record"]
+OnError = Literal["raise", "record", "record-all"]
 
 MAX_TAR_BYTES = 2 << 30
 MAX_IMAGE_BYTES = 256 << 20
@@ -93,6 +100,19 @@ class Unit:
         refs = (*self.objects, *self.labels, *planes)
         return _digest([ref and [ref.etag, ref.size] for ref in refs])
 
+    def only(self, indices: Sequence[int]) -> Unit:
+        """The raw unit with the objects at some indices alone."""
+        assert self.kind == "raw", "a shard is not taken apart"
+        return replace(
+            self,
+            objects=tuple(self.objects[index] for index in indices),
+            keys=tuple(self.keys[index] for index in indices),
+            labels=tuple(self.labels[index] for index in indices if self.labels),
+            planes=tuple(
+                (name, tuple(refs[index] for index in indices)) for name, refs in self.planes
+            ),
+        )
+
     def to_json(self) -> str:
         """A compact JSON text; `from_json` reads it back."""
         value = {
@@ -133,9 +153,10 @@ def read_unit(
 
     Raises NotFoundError or ChangedError if an object is gone or another version, ImageError if a
     raw one is absurdly large, ShardError for a shard that cannot be read as what it is, StoreError
-    if the store fails. With ``"record"`` a raw
-    object that is gone, changed or absurdly large becomes a record with ``error`` set, kind
-    ``missing``, ``changed`` or ``too_large``; a failing store still raises, since it may recover.
+    if the store fails. With ``"record"`` a raw object that is gone, changed, absurdly large or
+    refused becomes a record with ``error`` set, kind ``missing``, ``changed``, ``too_large`` or
+    ``denied``; a failing store still raises, since it may recover. With ``"record-all"`` that, too,
+    becomes a record with an error, kind ``store``, unless the store gives no object at all.
     """
     if unit.kind == "parquet":
         return read_rows(unit.objects[0], unit.start, unit.stop, planes)
@@ -159,7 +180,11 @@ def read_unit(
             [dict(zip(wanted, refs, strict=True)) for refs in zip(*wanted.values(), strict=True)]
             or [{}] * len(unit.objects),
         )
-        return [replace(record, rules=dict(unit.rules)) for record in found]
+        records = [replace(record, rules=dict(unit.rules)) for record in found]
+    if all(record.error is not None and record.error[0] == "store" for record in records):
+        _, text = records[0].error or ("", "")
+        raise StoreError(text, transient=True)
+    return records
 
 
 @dataclass(frozen=True)
@@ -210,12 +235,22 @@ def _fetch_raw(
             _fetch(label) if label else None,
             planes={name: _fetch(plane) for name, plane in planes.items()},
         )
-    except (NotFoundError, ChangedError, ImageError) as error:
-        if on_error == "raise":
+    except (NotFoundError, StoreError, ImageError) as error:
+        kind = _kind_of(error)
+        if on_error == "raise" or (kind == "store" and on_error != "record-all"):
             raise
-        kind = "missing" if isinstance(error, NotFoundError) else "changed"
-        kind = error.kind if isinstance(error, ImageError) else kind
         return Record(key, ref.uri, ref.etag, b"", error=(kind, str(error)))
+
+
+def _kind_of(error: NotFoundError | StoreError | ImageError) -> str:
+    """The kind of the error row that a raw object which cannot be read becomes."""
+    if isinstance(error, ImageError):
+        return error.kind
+    if isinstance(error, NotFoundError):
+        return "missing"
+    if isinstance(error, ChangedError):
+        return "changed"
+    return "store" if error.transient else "denied"
 
 
 def _fetch(ref: ObjectRef) -> bytes:

@@ -19,7 +19,9 @@ from pipelines.units import Unit
 INFERENCE_ABI = 1
 """Raised by hand whenever the same inputs would give other rows than before."""
 
-_PART = re.compile(r"part-(?P<unit>[0-9a-f]{16})-(?P<version>[0-9a-f]{16})\.parquet")
+_PART = re.compile(
+    r"part-(?P<unit>[0-9a-f]{16})-(?P<version>[0-9a-f]{16})(-r(?P<retry>[1-9][0-9]{0,8}))?\.parquet"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +52,35 @@ class Generation:
         return {name: value for name, value in asdict(self).items() if value or name != "task"}
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class PartName:
-    """The name of a unit's part: which unit, and which version of its input."""
+    """The name of a unit's part: which unit, which version of its input, and which try at that.
+
+    ``retry`` counts the times that a finished part was done again for its transient errors. Of the
+    parts of one version the one with the highest ``retry`` is the unit's.
+    """
 
     unit: str
     version: str
+    retry: int = 0
 
     @property
     def file(self) -> str:
         """The file name; `parse` reads it back."""
-        return f"part-{self.unit}-{self.version}.parquet"
+        retry = f"-r{self.retry}" if self.retry else ""
+        return f"part-{self.unit}-{self.version}{retry}.parquet"
 
     @classmethod
     def parse(cls, file: str) -> PartName | None:
         """The part that a file name stands for, or None for a name that is not ours."""
         match = _PART.fullmatch(file)
-        return None if match is None else cls(match["unit"], match["version"])
+        if match is None:
+            return None
+        return cls(match["unit"], match["version"], int(match["retry"] or 0))
 
 
 def part_name(unit: Unit) -> PartName:
-    """The part of a unit: a function of the input alone, never of time, load or cluster."""
+    """The first part of a unit: a function of the input alone, never of time, load or cluster."""
     return PartName(short_hash(unit.identity), short_hash(unit.version))
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,14 +19,67 @@ import pyarrow.parquet as pq
 from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
 from pipelines import storage
-from pipelines.errors import ForeignObjectError
+from pipelines.errors import ForeignObjectError, NotFoundError
 from pipelines.masks.generation import Generation, PartName
 from pipelines.schemas import MASKS, with_metadata
+from pipelines.storage import ObjectRef
 
 IDENTITY_KEY = b"fcn.part"
+STATS_KEY = b"fcn.stats"
 ROWS_PER_GROUP = 128
 
 Outcome = Literal["committed", "already"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What a part's rows add up to, so that nobody has to read masks in order to count them.
+
+    Two attempts at a unit may differ in it, since a store can fail in one of them; the identity is
+    the same for both.
+    """
+
+    records: int
+    errors: dict[str, int] = field(default_factory=dict)
+    """Error rows by kind."""
+    transient: int = 0
+    """Of them, those that may pass if the unit is done again."""
+    class_pixels: tuple[int, ...] = ()
+    constant: int = 0
+    """Masks of a single class."""
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, Any]], classes: int) -> Stats:
+        """Count rows of the MASKS schema."""
+        totals = [0] * classes
+        constant = 0
+        for row in rows:
+            counts = row["class_pixels"] or ()
+            constant += sum(count > 0 for count in counts) == 1
+            for index, count in enumerate(counts):
+                totals[index] += count
+        return cls(
+            records=len(rows),
+            errors=dict(Counter(row["error_kind"] for row in rows if row["status"] == "error")),
+            transient=sum(row["transient"] for row in rows),
+            class_pixels=tuple(totals),
+            constant=constant,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Stats:
+        """Read the footer's text."""
+        value = json.loads(text)
+        return cls(**value | {"class_pixels": tuple(value["class_pixels"])})
+
+
+@dataclass(frozen=True)
+class Described:
+    """A part's footer: ``identity`` and ``stats`` are None if the file is not one of ours."""
+
+    identity: dict[str, Any] | None
+    rows: int
+    stats: Stats | None
 
 
 def encode_part(
@@ -32,11 +87,15 @@ def encode_part(
 ) -> bytes:
     """Serialize mask rows, then read the bytes back and compare.
 
-    ``identity`` goes into the footer. Page checksums are on, so that a flipped bit is an error.
+    ``identity`` and the rows' `Stats` go into the footer. Page checksums are on, so that a flipped
+    bit is an error.
     """
-    schema = with_metadata(
-        MASKS, classes=classes, extra={IDENTITY_KEY.decode(): json.dumps(identity, sort_keys=True)}
-    )
+    stats = asdict(Stats.of(rows, len(classes)))
+    extra = {
+        IDENTITY_KEY.decode(): json.dumps(identity, sort_keys=True),
+        STATS_KEY.decode(): json.dumps(stats, sort_keys=True),
+    }
+    schema = with_metadata(MASKS, classes=classes, extra=extra)
     table = pa.Table.from_pylist(list(rows), schema=schema)
     sink = io.BytesIO()
     pq.write_table(
@@ -82,21 +141,42 @@ def part_identity(
     }
 
 
+def list_parts(folder: str) -> dict[PartName, ObjectRef]:
+    """The parts in a generation's folder; none if nothing was written yet."""
+    found: dict[PartName, ObjectRef] = {}
+    try:
+        refs = list(storage.list_objects(folder))
+    except NotFoundError:
+        return found
+    for ref in refs:
+        name = PartName.parse(ref.uri.rsplit("/", 1)[1])
+        if name is not None:
+            found[name] = ref
+    return found
+
+
 def read_identity(uri: str) -> dict[str, Any] | None:
     """The identity in a part's footer, or None if it is no part of ours."""
     metadata = _footer(uri)
     return None if metadata is None else _identity(metadata)
 
 
-def describe(uri: str) -> tuple[dict[str, Any] | None, int]:
-    """The identity and the number of rows of a part, from one reading of its footer.
+def describe(uri: str) -> Described:
+    """A part's identity, rows and stats, from one reading of its footer.
 
     Raises ForeignObjectError if it is not Parquet.
     """
     metadata = _footer(uri)
     if metadata is None:
         raise ForeignObjectError(f"{uri} is not a Parquet file; move it away")
-    return _identity(metadata), int(metadata.num_rows)
+    return described(metadata)
+
+
+def described(metadata: pq.FileMetaData) -> Described:
+    """What a Parquet footer says of itself as a part."""
+    stored = (metadata.metadata or {}).get(STATS_KEY)
+    stats = None if stored is None else Stats.from_json(stored)
+    return Described(_identity(metadata), int(metadata.num_rows), stats)
 
 
 def _identity(metadata: pq.FileMetaData) -> dict[str, Any] | None:

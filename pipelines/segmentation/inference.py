@@ -13,10 +13,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from fcn_model import Segmenter
+from fcn_model import NonFiniteError, Outcome, Segmenter
 from pipelines import checkpoints, cluster
 from pipelines.ingest import PLANE_PIXELS
-from pipelines.segmentation.stages import Item, Job, UnitRow, decoded, run_stage
+from pipelines.segmentation.stages import Job, decoded, encoded, run_stage
+from pipelines.segmentation.unit_row import Item, UnitRow
+
+SENT_PIXELS = 64 << 20
+"""Larger masks leave the network's process encoded; Ray's object store is not made for them."""
 
 
 class Infer:
@@ -40,23 +44,24 @@ class Infer:
             device=device,
             precision=job.generation.precision,
             batch_pixels=job.batch_pixels,
+            tile_pixels=job.tile_pixels,
             task=job.generation.task or None,
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Replace every RGB image of the unit by its mask."""
+        """Replace every image of the unit by its mask."""
         row = UnitRow.from_table(table)
-
-        def work() -> None:
-            ready = [index for index, item in enumerate(row.items) if item.form == "rgb"]
-            self._masks(row.items, ready)
-            for index, item in enumerate(row.items):
-                if item.form == "encoded":  # beyond the unit's memory budget: one at a time
-                    row.items[index] = decoded(item, self.job)
-                    self._masks(row.items, [index] if row.items[index].form == "rgb" else [])
-
-        run_stage(row, "network", work)
+        run_stage(row, "network", lambda: self._segment(row.items))
         return row.to_table()
+
+    def _segment(self, items: list[Item]) -> None:
+        ready = [index for index, item in enumerate(items) if item.form == "rgb"]
+        self._masks(items, ready)
+        for index, item in enumerate(items):
+            if item.form == "encoded":  # beyond the unit's memory budget: one at a time
+                items[index] = decoded(item, self.job)
+                if items[index].form == "rgb":
+                    self._masks(items, [index])
 
     def _masks(self, items: list[Item], indices: Sequence[int]) -> None:
         pixels = [_pixels(items[index].data, items[index], np.uint8, (3,)) for index in indices]
@@ -67,17 +72,16 @@ class Infer:
             }
             for index in indices
         ]
-        try:
-            masks = self.segmenter.batch(pixels, planes)
-        except (torch.OutOfMemoryError, MemoryError):
-            if len(indices) == 1:
-                raise
-            torch.cuda.empty_cache()
-            for index in indices:
-                self._masks(items, [index])
-            return
-        for index, mask in zip(indices, masks, strict=True):
-            items[index] = replace(items[index], form="mask", data=mask.tobytes(), planes=())
+        for index, outcome in zip(indices, self.segmenter.batch(pixels, planes), strict=True):
+            items[index] = self._done(items[index], outcome)
+
+    def _done(self, item: Item, outcome: Outcome) -> Item:
+        """The item with its mask, or as the error row that it becomes without."""
+        if isinstance(outcome, Exception):
+            kind = "not_finite" if isinstance(outcome, NonFiniteError) else "out_of_memory"
+            return item.failed(kind, str(outcome))
+        done = replace(item, form="mask", data=outcome.data.cast("B"), planes=())
+        return encoded(done, self.job.classes) if outcome.size > SENT_PIXELS else done
 
 
 def _pixels(data: Any, item: Item, kind: type[np.generic], axes: tuple[int, ...]) -> Any:

@@ -1,17 +1,17 @@
 """The stages of bulk segmentation beside the network, each a function of a one-row Arrow table.
 
-A row is a unit and carries all of its records in list columns, so that no split or merge of blocks
-can cut a unit in two. A stage never raises: what goes wrong with a record becomes its error row,
-what goes wrong with the unit travels on as ``failed`` and is reported, uncommitted.
+A stage never raises: what goes wrong with a record becomes its error row, what goes wrong with the
+unit travels on as ``failed`` and is reported, uncommitted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +19,15 @@ import pyarrow as pa
 from fcn_model.classes import ClassList
 from pipelines import images, storage
 from pipelines.decoding import MEASURED
-from pipelines.errors import ImageError
-from pipelines.masks import parts
-from pipelines.masks.generation import Generation, data_uri, part_name
-from pipelines.units import Unit, read_unit
+from pipelines.errors import ImageError, StoreError
+from pipelines.masks import carry, parts
+from pipelines.masks.generation import Generation, PartName, data_uri, part_name
+from pipelines.segmentation.unit_row import TRANSIENT_KINDS, Item, UnitRow
+from pipelines.segmentation.watchdog import time_limit
+from pipelines.units import OnError, read_unit
 
 DECODED_BYTES = 256 << 20
 """A unit travels decoded up to this size; its further images stay encoded until the network."""
-
-UNIT_ROW = pa.schema(
-    [("meta", pa.string())]
-    + [(name, pa.list_(pa.string())) for name in ("key", "uri", "etag", "form", "kind", "error")]
-    + [(name, pa.list_(pa.int32())) for name in ("height", "width")]
-    + [("data", pa.list_(pa.large_binary())), ("planes", pa.list_(pa.list_(pa.large_binary())))]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,88 +39,70 @@ class Job:
     generation: Generation
     classes: ClassList
     batch_pixels: int
+    tile_pixels: int
+    record_seconds: float
     actors_per_node: int
     planes: tuple[str, ...] = ()  # further inputs of the network, in its order
 
 
-@dataclass(frozen=True)
-class Item:
-    """One record on its way: ``data`` and the network's further ``planes`` are as ``form`` says."""
-
-    key: str
-    uri: str
-    etag: str
-    form: Literal["encoded", "rgb", "mask", "error"]
-    data: Any = b""
-    planes: tuple[Any, ...] = ()
-    height: int = 0
-    width: int = 0
-    kind: str = ""
-    error: str = ""
-
-    def failed(self, kind: str, text: str) -> Item:
-        """The record as an error row."""
-        nothing: dict[str, Any] = {"data": b"", "planes": (), "height": 0, "width": 0}
-        return replace(self, form="error", kind=kind, error=text[:500], **nothing)
-
-
-@dataclass
-class UnitRow:
-    """A unit and its records, as they pass from stage to stage."""
-
-    unit: str
-    failed: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    items: list[Item] = field(default_factory=list)
-
-    def to_table(self) -> pa.Table:
-        """One row of `UNIT_ROW`."""
-        meta = json.dumps({"unit": self.unit, "failed": self.failed, "seconds": self.seconds})
-        columns = {
-            name: [[getattr(item, name) for item in self.items]] for name in UNIT_ROW.names[1:]
-        }
-        return pa.table({"meta": [meta], **columns}, schema=UNIT_ROW)
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> UnitRow:
-        """Read `to_table` back; ``data`` and ``planes`` are views into the table."""
-        assert table.num_rows == 1, f"a unit row travels alone, got {table.num_rows} rows"
-        meta = json.loads(table["meta"][0].as_py())
-        texts = [table[name][0].as_py() for name in UNIT_ROW.names[1:-2]]
-        data = [value.as_buffer() or b"" for value in table["data"][0]]
-        planes = [tuple(one.as_buffer() for one in value) for value in table["planes"][0]]
-        items = [
-            Item(**dict(zip(UNIT_ROW.names[1:], values, strict=True)))
-            for values in zip(*texts, data, planes, strict=True)
-        ]
-        return cls(meta["unit"], meta["failed"], meta["seconds"], items)
-
-
-def new_row(unit: Unit) -> dict[str, Any]:
-    """The dataset row that stands for a unit before anything was read."""
-    return {"meta": json.dumps({"unit": unit.to_json(), "failed": "", "seconds": {}})}
-
-
 def fetch_and_decode(table: pa.Table, job: Job) -> pa.Table:
     """CPU task: read the unit's records and decode their images to RGB."""
-    meta = json.loads(table["meta"][0].as_py())
-    row = UnitRow(meta["unit"])
-
-    def work() -> None:
-        size = 0
-        unit = Unit.from_json(row.unit)
-        for record in read_unit(unit, on_error="record", planes=job.planes):
-            planes = tuple(record.planes.get(name, b"") for name in job.planes)
-            item = Item(record.key, record.uri, record.etag, "encoded", record.image, planes)
-            if record.error is not None:
-                item = item.failed(*record.error)
-            elif size < DECODED_BYTES:
-                item = decoded(item, job)
-                size += len(item.data) + sum(len(plane) for plane in item.planes)
-            row.items.append(item)
-
-    run_stage(row, "decode", work)
+    row = UnitRow.without_records(table)
+    run_stage(row, "decode", lambda: _read(row, job))
     return row.to_table()
+
+
+def _read(row: UnitRow, job: Job) -> None:
+    size = 0
+    for item in read_items(row, job):
+        if item.form == "encoded":
+            size += decoded_bytes(item)
+            if size <= DECODED_BYTES:
+                with time_limit(job.record_seconds):
+                    item = decoded(item, job)  # noqa: PLW2901
+        row.items.append(item)
+
+
+def read_items(row: UnitRow, job: Job) -> list[Item]:
+    """The unit's records as encoded items, or error rows for those that cannot be fetched.
+
+    Those whose row in the unit's earlier part still holds are not fetched.
+    """
+    unit = row.planned
+    kept = set(_holding(row, job))
+    items: dict[int, Item] = {
+        index: Item(unit.keys[index], unit.objects[index].uri, unit.objects[index].etag, "kept")
+        for index in kept
+    }
+    if kept:
+        left = [index for index in range(len(unit.objects)) if index not in kept]
+        unit = unit.only(left)
+    else:
+        left = None
+    on_error: OnError = "record-all" if row.last_try else "record"
+    records = read_unit(unit, on_error=on_error, planes=job.planes) if unit.objects else []
+    for index, record in zip(left or range(len(records)), records, strict=True):
+        planes = tuple(record.planes.get(name, b"") for name in job.planes)
+        item = Item(record.key, record.uri, record.etag, "encoded", record.image, planes)
+        items[index] = item if record.error is None else item.failed(*record.error)
+    return [items[index] for index in sorted(items)]
+
+
+def _holding(row: UnitRow, job: Job) -> list[int]:
+    """The records whose rows in the unit's earlier part need not be made again."""
+    name = PartName.parse(row.was) if row.was else None
+    if name is None:
+        return []
+    return carry.holding(row.planned, carry.row_states(job.output, job.generation, name))
+
+
+def decoded_bytes(item: Item) -> int:
+    """What an encoded item's RGB will take in memory, as its header says; 0 if it is unreadable."""
+    try:
+        height, width = images.probe(bytes(item.data))
+    except ImageError:
+        return 0
+    return height * width * 3
 
 
 def decoded(item: Item, job: Job) -> Item:
@@ -145,39 +122,64 @@ def decoded(item: Item, job: Job) -> Item:
             found = f"{plane.shape[0]}x{plane.shape[1]}"
             text = f"its {name} is {found} pixels (height x width), the image {height}x{width}"
             return item.failed("plane_size", text)
-        planes.append(plane.tobytes())
-    rgb = image.tobytes()
+        planes.append(plane.data.cast("B"))
+    rgb = image.data.cast("B")
     return replace(item, form="rgb", data=rgb, planes=tuple(planes), height=height, width=width)
 
 
 def encode_and_commit(table: pa.Table, job: Job) -> pa.Table:
     """CPU task: encode the masks, write the unit's part, and return a receipt."""
-    row = UnitRow.from_table(table)
-    unit = Unit.from_json(row.unit)
-    name = part_name(unit)
+    receipt = commit(UnitRow.from_table(table), job)
+    return pa.table({"receipt": [json.dumps(receipt)]})
+
+
+def commit(row: UnitRow, job: Job) -> dict[str, Any]:
+    """Write the unit's part, if its records are all there, and say what became of it."""
+    unit = row.planned
+    name = part_of(row)
     identity = parts.part_identity(job.generation, name, unit.identity, len(row.items))
-    receipt: dict[str, Any] = {"outcome": "failed"}
+    receipt: dict[str, Any] = {"outcome": "failed", "bytes": 0}
 
     def work() -> None:
         if unit.records is not None and unit.records != len(row.items):
             raise RuntimeError(f"{unit.records} records went in, {len(row.items)} came out")
-        rows = [mask_row(item, job, name.unit, index) for index, item in enumerate(row.items)]
-        data = parts.encode_part(rows, identity, job.classes)
+        rows = _kept_rows(row, job)
+        for index, item in enumerate(row.items):
+            if item.form != "kept":
+                rows[index] = mask_row(item, job, name, index)
+        ordered = [rows[index] for index in range(len(row.items))]
+        data = parts.encode_part(ordered, identity, job.classes)
         uri = storage.join(data_uri(job.output, job.generation), name.file)
-        receipt.update(outcome=parts.commit(uri, data, identity), bytes=len(data))
+        receipt.update(
+            outcome=parts.commit(uri, data, identity),
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            stats=asdict(parts.Stats.of(ordered, len(job.classes))),
+        )
 
     run_stage(row, "commit", work)
-    receipt.update(
-        input=unit.identity,
-        records=len(row.items),
-        errors=sum(item.form == "error" for item in row.items),
-        failed=row.failed,
-        seconds=row.seconds,
-    )
-    return pa.table({"receipt": [json.dumps(receipt)]})
+    return receipt | {
+        "part": name.file,
+        "input": unit.identity,
+        "failed": row.failed,
+        "transient": row.transient,
+        "seconds": row.seconds,
+    }
 
 
-def mask_row(item: Item, job: Job, unit: str, record: int) -> dict[str, Any]:
+def _kept_rows(row: UnitRow, job: Job) -> dict[int, dict[str, Any]]:
+    """The rows that the unit's earlier part has for the items that are kept."""
+    kept = [index for index, item in enumerate(row.items) if item.form == "kept"]
+    name = PartName.parse(row.was) if kept else None
+    return {} if name is None else carry.rows_at(job.output, job.generation, name, kept)
+
+
+def part_of(row: UnitRow) -> PartName:
+    """The part that the unit is to become."""
+    return replace(part_name(row.planned), retry=row.retry)
+
+
+def mask_row(item: Item, job: Job, name: PartName, record: int) -> dict[str, Any]:
     """A record as a row of the MASKS schema."""
     row = {
         "key": item.key,
@@ -190,19 +192,29 @@ def mask_row(item: Item, job: Job, unit: str, record: int) -> dict[str, Any]:
         "status": "error",
         "error_kind": item.kind,
         "error": item.error,
+        "attempts": item.attempts,
+        "transient": item.kind in TRANSIENT_KINDS,
         "model": job.generation.model,
-        "unit": unit,
+        "unit": name.unit,
         "record": record,
     }
     if item.form == "error":
         return row
-    assert item.form == "mask", f"record {item.key} reached the commit as {item.form}"
-    mask = np.frombuffer(item.data, np.uint8).reshape(item.height, item.width)
+    if item.form == "mask":
+        item = encoded(item, job.classes)
+    assert item.form == "png", f"record {item.key} reached the commit as {item.form}"
     return row | {
-        "mask": {"bytes": images.encode_mask(mask, job.classes), "path": f"{item.key}.png"},
-        "class_pixels": np.bincount(mask.ravel(), minlength=len(job.classes)).tolist(),
+        "mask": {"bytes": bytes(item.data), "path": f"{item.key}.png"},
+        "class_pixels": list(item.counts),
         "status": "ok",
     }
+
+
+def encoded(item: Item, classes: ClassList) -> Item:
+    """A mask as a palette PNG with its pixels counted."""
+    mask = np.frombuffer(item.data, np.uint8).reshape(item.height, item.width)
+    counts = np.bincount(mask.ravel(), minlength=len(classes)).tolist()
+    return replace(item, form="png", data=images.encode_mask(mask, classes), counts=counts)
 
 
 def run_stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
@@ -213,6 +225,7 @@ def run_stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
             work()
         except Exception as error:  # noqa: BLE001  (a unit that fails must not end the night)
             row.failed = f"{name}: {type(error).__name__}: {error}"[:1000]
+            row.transient = isinstance(error, StoreError) and error.transient
     if row.failed:
         row.items = []
     row.seconds[name] = round(time.monotonic() - started, 4)

@@ -1,10 +1,15 @@
-"""Objects as local files: whole, create-only and atomic like those in an object store."""
+"""Reading local files like objects in a store: listed, and pinned to a version.
+
+A file's version is its size and modification time; `local_write` sees to it that what it writes
+over a file has another one.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat as stat_bits
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,38 +18,50 @@ from typing import BinaryIO
 from pipelines.errors import ChangedError, InputError, NotFoundError, StoreError
 from pipelines.storage.uris import ObjectRef, file_uri, local_path
 
+_MISSING = "missing"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_PASSING |= {errno.ESTALE}  # of a network file system
 
-def list_files(root: str) -> list[ObjectRef]:
+
+def list_files(root: str, *, hidden: bool = False) -> list[ObjectRef]:
     """All regular files below ``root``, links followed, in no particular order.
 
     A dangling link is listed with size 0, so that whoever reads it learns that it is missing.
-    Folders of which the name starts with ``_`` or ``.`` are not entered.
+    Folders of which the name starts with ``_`` or ``.`` are not entered unless ``hidden``.
     """
     folder = local_path(root)
     if not folder.exists():
         raise NotFoundError(f"there is no folder {folder}; check the path")
     if not folder.is_dir():
         raise InputError(f"{folder} is a file, a folder is wanted")
-    with _clear_errors(root, "list"):
-        return list(_walk(folder, (folder.resolve(),)))
+    with clear_errors(root, "list"):
+        return list(_walk(folder, (folder.resolve(),), hidden))
+
+
+def age(ref: ObjectRef, now: float) -> float:
+    """Seconds from the last change of a listed file to ``now``; 0 for a dangling link."""
+    if ref.etag == _MISSING:
+        return 0.0
+    return max(0.0, now - int(ref.etag.split("-")[1], 16) / 1e9)
 
 
 def stat(uri: str) -> ObjectRef | None:
     """The file as it is now, or None if there is none."""
-    with _clear_errors(uri, "look at"):
+    with clear_errors(uri, "look at"):
         try:
             status = local_path(uri).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _ref(uri, status) if stat_bits.S_ISREG(status.st_mode) else None
+        return ref_of(uri, status) if stat_bits.S_ISREG(status.st_mode) else None
 
 
 def read(uri: str, etag: str | None) -> bytes:
     """The whole file. Raises ChangedError if it is not, or not any more, the version ``etag``."""
-    with _clear_errors(uri, "read"), local_path(uri).open("rb") as file:
-        before = _ref(uri, os.fstat(file.fileno()))
+    with clear_errors(uri, "read"), local_path(uri).open("rb") as file:
+        before = ref_of(uri, os.fstat(file.fileno()))
         data = file.read()
-        after = _ref(uri, os.fstat(file.fileno()))
+        after = ref_of(uri, os.fstat(file.fileno()))
     if etag not in (None, before.etag) or after != before or len(data) != before.size:
         raise ChangedError(
             f"{uri} changed: version {etag or before.etag} was wanted, now it is {after.etag}"
@@ -54,9 +71,9 @@ def read(uri: str, etag: str | None) -> bytes:
 
 def open_file(ref: ObjectRef) -> BinaryIO:
     """The file opened for reading at any place. Raises ChangedError like `read`."""
-    with _clear_errors(ref.uri, "read"):
+    with clear_errors(ref.uri, "read"):
         file = local_path(ref.uri).open("rb")
-        now = _ref(ref.uri, os.fstat(file.fileno()))
+        now = ref_of(ref.uri, os.fstat(file.fileno()))
     if now.etag != ref.etag:
         file.close()
         raise ChangedError(
@@ -65,76 +82,17 @@ def open_file(ref: ObjectRef) -> BinaryIO:
     return file
 
 
-def create(uri: str, data: bytes) -> bool:
-    """Write a new file, whole or not at all; False if a file was there before.
-
-    A hard link is the exclusive step: unlike a rename it fails if the name is taken, and unlike an
-    exclusive open it never shows half a file.
-    """
-    path = local_path(uri)
-    with _clear_errors(uri, "create"), _written_beside(path, data) as temporary:
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-        _sync_folder(path.parent)
-        return True
-
-
-def replace(uri: str, data: bytes) -> None:
-    """Write a file, whole or not at all, over whatever stands there."""
-    path = local_path(uri)
-    with _clear_errors(uri, "write"), _written_beside(path, data) as temporary:
-        temporary.replace(path)
-        _sync_folder(path.parent)
-
-
-def _ref(uri: str, status: os.stat_result) -> ObjectRef:
+def ref_of(uri: str, status: os.stat_result) -> ObjectRef:
+    """The version of a file that has this status."""
     return ObjectRef(uri, f"{status.st_size:x}-{status.st_mtime_ns:x}", status.st_size)
 
 
-def _walk(folder: Path, ancestors: tuple[Path, ...]) -> Iterator[ObjectRef]:
-    for path in folder.iterdir():
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"file name {str(path)!r} is not UTF-8; rename it") from error
-        if path.is_dir():
-            target = path.resolve()  # a link to a folder that holds it would never end
-            if target not in ancestors and not path.name.startswith(("_", ".")):
-                yield from _walk(path, (*ancestors, target))
-        elif path.is_file():
-            yield _ref(file_uri(path), path.stat())
-        elif path.is_symlink():
-            yield ObjectRef(file_uri(path), "missing", 0)
-
-
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """A temporary file with ``data`` in the folder of ``path``, on disk; removed at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".fcn-{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+def clear_errors(uri: str, verb: str, size: int = 0) -> Iterator[None]:
+    """Turn the operating system's errors into ours, with the URI in the message.
 
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _clear_errors(uri: str, verb: str) -> Iterator[None]:
-    """Turn the operating system's errors into ours, with the URI in the message."""
+    ``size`` is how many bytes were to be written.
+    """
     try:
         yield
     except (InputError, StoreError):
@@ -144,4 +102,40 @@ def _clear_errors(uri: str, verb: str) -> Iterator[None]:
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"cannot {verb} {uri}: {error.strerror}") from error
     except OSError as error:
-        raise StoreError(f"cannot {verb} {uri}: {error.strerror or error}") from error
+        text = f"cannot {verb} {uri}: {error.strerror or error}"
+        if error.errno in _FULL:
+            text += f"; {_room(local_path(uri), size)}; make room and start again"
+        passing = error.errno in _PASSING or isinstance(error, TimeoutError)
+        raise StoreError(text, transient=passing) from error
+
+
+def _room(path: Path, size: int) -> str:
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return f"{size:,} bytes are needed, {free:,} are free in {folder}"
+
+
+def _walk(folder: Path, ancestors: tuple[Path, ...], hidden: bool) -> Iterator[ObjectRef]:
+    for path in folder.iterdir():
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"file name {str(path)!r} is not UTF-8; rename it") from error
+        if path.is_dir():
+            target = path.resolve()  # a link to a folder that holds it would never end
+            if target not in ancestors and (hidden or not path.name.startswith(("_", "."))):
+                yield from _walk(path, (*ancestors, target), hidden)
+        elif (ref := _listed(path)) is not None:
+            yield ref
+
+
+def _listed(path: Path) -> ObjectRef | None:
+    """A regular file or dangling link; None for what is neither, or was removed meanwhile.
+
+    Others may be writing here: their temporary files come and go.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ObjectRef(file_uri(path), _MISSING, 0) if path.is_symlink() else None
+    return ref_of(file_uri(path), status) if stat_bits.S_ISREG(status.st_mode) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from pipelines.storage import s3
+from pipelines.storage import s3_read
 from pipelines.storage.uris import ObjectRef
 
 
@@ -45,7 +45,7 @@ class RangedReader(io.RawIOBase):
         if count == 0:
             return b""
         span = (self._position, self._position + count - 1)
-        data = s3.read(self._ref.uri, self._ref.etag, span)
+        data = s3_read.read(self._ref.uri, self._ref.etag, span)
         self._position += count
         return data
 

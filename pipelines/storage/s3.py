@@ -1,87 +1,65 @@
-"""Objects in S3: list, get with a pinned version, create-only put.
+"""Objects in S3: list, look at, and write or delete on a condition.
 
 Only requests whose behaviour is the same on every store are used: no copy, no move, no multipart
-upload. A call has three outcomes, done, not done and unknown; unknown is read back.
+upload. A call has three outcomes, done, not done and unknown; unknown is read back. Every try of an
+operation is harmless to repeat, and reads back within itself.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import random
-import time
+import io
 import uuid
-from collections.abc import Callable
-from contextlib import closing
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from fcn_model.errors import FCNError
-from pipelines.errors import InputError
-from pipelines.storage.s3_client import clear_error, client, is_transient, status_of
-from pipelines.storage.uris import ObjectRef, bucket_and_key
+from pipelines.errors import StoreError
+from pipelines.storage.deadline import Deadline
+from pipelines.storage.retry import persist
+from pipelines.storage.s3_client import client, code_of, status_of
+from pipelines.storage.s3_read import BodyCheck, read_once
+from pipelines.storage.uris import ObjectRef, bucket_and_key, object_key
 
-TRIES = 8
-DEADLINE_SECONDS = 120.0
-"""No further try of an operation is started later than this after the first."""
+PAGE = 1000
+"""Objects per listing request; S3 gives no more."""
 
 _ATTEMPT = "fcn-attempt"
-_T = TypeVar("_T")
 
 
-def list_keys(root: str) -> list[ObjectRef]:
-    """All objects below ``root``, in the store's order."""
+def list_keys(root: str) -> Iterator[tuple[ObjectRef, float]]:
+    """All objects below ``root``, in the store's order, with their ages in seconds.
+
+    An age is the time from LastModified to the Date of the answer that lists it: the clock here
+    has no part in it. Each page is an operation with its own deadline.
+    """
     bucket, key = bucket_and_key(root)
     prefix = f"{key}/" if key else ""
-    pages = client().get_paginator("list_objects_v2")
-
-    def collect() -> list[ObjectRef]:
-        found = []
-        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-            for entry in page.get("Contents", ()):
-                name = entry["Key"].removeprefix(prefix)
-                # A key that ends in a slash is the folder marker that some tools leave.
-                if name and not name.endswith("/"):
-                    etag = entry["ETag"].strip('"')
-                    found.append(ObjectRef(f"s3://{bucket}/{entry['Key']}", etag, entry["Size"]))
-        return found
-
-    return _persist(collect, "list", root)
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE}
+    more = True
+    while more:
+        page = persist(lambda _: client().list_objects_v2(**request), "list", root)
+        now = _date(page, root)
+        for entry in page.get("Contents", ()):
+            name = entry["Key"].removeprefix(prefix)
+            # A key that ends in a slash is the folder marker that some tools leave.
+            if name and not name.endswith("/"):
+                ref = ObjectRef(
+                    f"s3://{bucket}/{entry['Key']}", entry["ETag"].strip('"'), entry["Size"]
+                )
+                yield ref, max(0.0, now - entry["LastModified"].timestamp())
+        more = page.get("IsTruncated", False)
+        if more:
+            request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def stat(uri: str) -> ObjectRef | None:
     """The object as it is now, or None if there is none."""
-    head = _head(uri)
-    if head is None:
-        return None
-    return ObjectRef(uri, head["ETag"].strip('"'), head["ContentLength"])
-
-
-def read(uri: str, etag: str | None, span: tuple[int, int] | None = None) -> bytes:
-    """The whole object, or its bytes first .. last of ``span``, of version ``etag``.
-
-    The client does not retry a body that breaks off, so this does. Raises ChangedError if the
-    object is another version, StoreError if the bytes do not arrive within the deadline.
-    """
-    bucket, key = _object(uri)
-    request: dict[str, Any] = {"Bucket": bucket, "Key": key}
-    if etag is not None:
-        request["IfMatch"] = f'"{etag}"'
-    if span is not None:
-        request["Range"] = f"bytes={span[0]}-{span[1]}"
-
-    def get() -> bytes:
-        answer = client().get_object(**request)
-        # As a context manager the body would hand out the raw stream, without its checksum.
-        with closing(answer["Body"]) as body:
-            data: bytes = body.read()
-        wanted = answer["ContentLength"] if span is None else span[1] - span[0] + 1
-        if len(data) != wanted:
-            raise OSError(f"{len(data)} of {wanted} bytes arrived")
-        return data
-
-    return _persist(get, "read", uri)
+    head = persist(lambda _: _head(uri), "look at", uri)
+    return None if head is None else ObjectRef(uri, head["ETag"].strip('"'), head["ContentLength"])
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -90,20 +68,11 @@ def create(uri: str, data: bytes) -> bool:
     If the answer to a put that worked is lost, the repeated put is refused; the attempt id in the
     object's metadata then tells that it is ours.
     """
-    bucket, key = _object(uri)
     attempt = uuid.uuid4().hex
-    checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
 
-    def put() -> bool:
+    def put(deadline: Deadline) -> bool:
         try:
-            client().put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=data,
-                IfNoneMatch="*",
-                ChecksumSHA256=checksum,
-                Metadata={_ATTEMPT: attempt},
-            )
+            _put(uri, data, deadline, IfNoneMatch="*", Metadata={_ATTEMPT: attempt})
         except ClientError as error:
             if status_of(error) != 412:
                 raise
@@ -113,53 +82,99 @@ def create(uri: str, data: bytes) -> bool:
             return bool(head["Metadata"].get(_ATTEMPT) == attempt)
         return True
 
-    return _persist(put, "create", uri)
+    return persist(put, "create", uri, len(data))
 
 
 def replace(uri: str, data: bytes) -> None:
     """Put an object over whatever stands there."""
-    bucket, key = _object(uri)
+    persist(lambda deadline: _put(uri, data, deadline), "write", uri, len(data))
+
+
+def swap(uri: str, data: bytes, etag: str | None) -> bool:
+    """Put an object over version ``etag``, or a new one if that is None; False if it is another.
+
+    If the answer to a put that worked is lost, the repeated put is refused; then the content tells.
+    """
+    if etag is None:
+        return create(uri, data)
+    check = BodyCheck()
+
+    def put(deadline: Deadline) -> bool:
+        try:
+            _put(uri, data, deadline, IfMatch=f'"{etag}"')
+        except ClientError as error:
+            if status_of(error) == 412:
+                return _holds(uri, data, deadline, check)
+            if code_of(error) == "NoSuchKey":
+                return False
+            raise
+        return True
+
+    return persist(put, "swap", uri, len(data))
+
+
+def delete(ref: ObjectRef) -> bool:
+    """Delete that version; True if it is gone afterwards, False if another stands there."""
+    bucket, key = object_key(ref.uri)
+
+    def remove(_: Deadline) -> bool:
+        try:
+            client().delete_object(Bucket=bucket, Key=key, IfMatch=f'"{ref.etag}"')
+        except ClientError as error:
+            missing = status_of(error) == 404 and code_of(error) != "NoSuchBucket"
+            if status_of(error) != 412 and not missing:
+                raise
+            head = _head(ref.uri)
+            if head is not None and head["ETag"].strip('"') == ref.etag:
+                raise OSError("it is that version, but was refused as another") from error
+            return head is None
+        return True
+
+    return persist(remove, "delete", ref.uri)
+
+
+class _Upload(io.BytesIO):
+    """A body of which the client, which sends it block by block, gets none after the deadline."""
+
+    def __init__(self, data: bytes, deadline: Deadline) -> None:
+        super().__init__(data)
+        self._deadline = deadline
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._deadline.check(f"{self.tell()} bytes were sent")
+        return super().read(size)
+
+
+def _put(uri: str, data: bytes, deadline: Deadline, **conditions: Any) -> None:
+    bucket, key = object_key(uri)
     checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-
-    def put() -> None:
-        client().put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=checksum)
-
-    _persist(put, "write", uri)
+    body = _Upload(data, deadline)
+    client().put_object(Bucket=bucket, Key=key, Body=body, ChecksumSHA256=checksum, **conditions)
 
 
 def _head(uri: str) -> dict[str, Any] | None:
-    bucket, key = _object(uri)
-
-    def head() -> dict[str, Any] | None:
-        try:
-            answer: dict[str, Any] = client().head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if status_of(error) == 404:
-                return None
-            raise
-        return answer
-
-    return _persist(head, "look at", uri)
+    bucket, key = object_key(uri)
+    try:
+        return client().head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if status_of(error) == 404:
+            return None
+        raise
 
 
-def _persist(call: Callable[[], _T], verb: str, uri: str) -> _T:
-    """The result of ``call``, tried again with full-jitter pauses while the failure may pass."""
-    give_up = time.monotonic() + DEADLINE_SECONDS
-    for attempt in range(TRIES):
-        try:
-            return call()
-        except FCNError:
-            raise
-        except (BotoCoreError, ClientError, OSError) as error:
-            late = attempt == TRIES - 1 or time.monotonic() > give_up
-            if late or not is_transient(error):
-                raise clear_error(error, verb, uri) from error
-        time.sleep(random.uniform(0, min(8.0, 0.2 * 2**attempt)))  # noqa: S311
-    raise AssertionError("unreachable: the last try returns or raises")
+def _holds(uri: str, data: bytes, deadline: Deadline, check: BodyCheck) -> bool:
+    try:
+        return read_once(uri, deadline, check) == data
+    except ClientError as error:
+        if code_of(error) == "NoSuchKey":
+            return False
+        raise
 
 
-def _object(uri: str) -> tuple[str, str]:
-    bucket, key = bucket_and_key(uri)
-    if not key:
-        raise InputError(f"{uri} is a bucket, an object is wanted: s3://{bucket}/key")
-    return bucket, key
+def _date(answer: dict[str, Any], root: str) -> float:
+    """The store's time in seconds since 1970, from the Date of its answer."""
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    try:
+        return parsedate_to_datetime(said).timestamp()
+    except ValueError as error:
+        raise StoreError(f"cannot list {root}: the answer's Date is {said!r}, no time") from error

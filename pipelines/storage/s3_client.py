@@ -15,9 +15,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     CredentialRetrievalError,
-    FlexibleChecksumError,
     HTTPClientError,
-    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -25,26 +23,30 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from fcn_model.errors import FCNError
 from pipelines.errors import ChangedError, NotFoundError, StoreError
 from pipelines.storage.uris import bucket_and_key
 
 CONNECT_SECONDS = 3.0
-READ_SECONDS = 20.0
+"""To connect, and to hand one block of an upload to the network."""
+
+READ_SECONDS = 15.0
+"""To wait for the next packet. Some tries have to fit into an operation's deadline."""
 
 _clients: dict[tuple[int, int], Any] = {}
 _lock = threading.Lock()
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-_TRANSIENT = (
-    BotoConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    OSError,
-    ResponseParserError,
-)
+_TRANSIENT = (BotoConnectionError, HTTPClientError, HTTPError, OSError, ResponseParserError)
+_TRANSIENT_CODES = {
+    "BadDigest",  # the request was damaged on the way, as in the next ones
+    "IncompleteBody",
+    "XAmzContentSHA256Mismatch",
+    "RequestTimeout",
+    "Throttling",
+}
 _DENIED = {
     "AccessDenied",
     "ExpiredToken",
@@ -54,6 +56,10 @@ _DENIED = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 }
+
+
+class DamageError(OSError):
+    """An answer arrived whole, but is not what it says it is; the next one may be."""
 
 
 def region() -> str:
@@ -94,24 +100,31 @@ def code_of(error: ClientError) -> str:
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
     if isinstance(error, ClientError):
-        damaged = code_of(error) in {"BadDigest", "RequestTimeout", "XAmzContentSHA256Mismatch"}
-        return damaged or status_of(error) in {408, 409, 429} or status_of(error) >= 500
+        status = status_of(error)
+        passing = status in {408, 409, 429} or (status >= 500 and status != 501)
+        return passing or code_of(error) in _TRANSIENT_CODES
     return isinstance(error, _TRANSIENT)
 
 
-def clear_error(error: Exception, verb: str, uri: str) -> FCNError:
-    """The project's error for what the client raised: one line that says what to do."""
+def clear_error(error: Exception, verb: str, uri: str, tried: str = "") -> FCNError:
+    """The project's error for what the client raised: one line that says what to do.
+
+    ``tried`` is put at its end. A StoreError is transient if the failure `is_transient`.
+    """
     where = f"cannot {verb} {uri}"
     if isinstance(error, ClientError):
-        return _refusal(error, where, uri)
+        return _refusal(error, where, uri, tried)
     if isinstance(error, _NO_CREDENTIALS):
         return _access_error(where, str(error))
+    if isinstance(error, DamageError):
+        return StoreError(f"{where}: {error}{tried}", transient=True)
     if isinstance(error, _TRANSIENT):
-        return StoreError(f"{where}: the store at {_address()} does not answer ({error})")
+        text = f"{where}: the store at {_address()} does not answer ({error}){tried}"
+        return StoreError(text, transient=True)
     return StoreError(f"{where}: {error}")
 
 
-def _refusal(error: ClientError, where: str, uri: str) -> FCNError:
+def _refusal(error: ClientError, where: str, uri: str, tried: str) -> FCNError:
     code, status = code_of(error), status_of(error)
     if code == "NoSuchBucket":
         bucket, _ = bucket_and_key(uri)
@@ -123,7 +136,10 @@ def _refusal(error: ClientError, where: str, uri: str) -> FCNError:
     if status == 412:
         return ChangedError(f"{where}: it is not the planned version any more")
     text = error.response.get("Error", {}).get("Message", "")
-    return StoreError(f"{where}: the store at {_address()} answered {status} {code} {text}".strip())
+    said = f"{status} {code} {text}".strip()
+    return StoreError(
+        f"{where}: the store at {_address()} answered {said}{tried}", transient=is_transient(error)
+    )
 
 
 def _access_error(where: str, why: str) -> StoreError:
@@ -142,7 +158,7 @@ def _connect() -> Any:
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": 6},
+        retries={"total_max_attempts": 1},  # `persist` tries again, and knows when to stop
         max_pool_connections=32,
         # Servers that are not AWS seldom have a DNS name for every bucket.
         s3={"addressing_style": "path"} if address else None,
@@ -169,7 +185,8 @@ def _check_that_somebody_listens(url: str) -> None:
             if time.monotonic() > give_up:
                 raise StoreError(
                     f"no object store answers at {url} ({error}); "
-                    "check AWS_ENDPOINT_URL and that the server runs"
+                    "check AWS_ENDPOINT_URL and that the server runs",
+                    transient=True,
                 ) from error
             time.sleep(0.5)
         else:

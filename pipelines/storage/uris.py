@@ -19,7 +19,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}\Z")
 _ALLOWED = "allowed are s3://bucket/key, file:///absolute/path and plain paths"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class ObjectRef:
     """One version of one object: its canonical URI, its ETag without quotes, its size in bytes.
 
@@ -75,6 +75,14 @@ def file_uri(path: Path) -> str:
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """Bucket and key of a canonical S3 URI; the key of a whole bucket is empty."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def object_key(uri: str) -> tuple[str, str]:
+    """Bucket and key of an S3 object's URI. Raises InputError if it names a whole bucket."""
+    bucket, key = bucket_and_key(uri)
+    if not key:
+        raise InputError(f"{uri} is a bucket, an object is wanted: s3://{bucket}/key")
     return bucket, key
 
 

@@ -9,10 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 import fcn_model
-from fcn_model import ClassList, ModelConfig, Segmenter, checkpoint, load_segmenter
-from fcn_model.normalize import TORCHVISION
-from fcn_model.spec import BackboneName
-from tests.support.networks import random_network
+from fcn_model import (
+    FCN,
+    ClassList,
+    ModelConfig,
+    Segmenter,
+    build,
+    checkpoint,
+    load_segmenter,
+)
+from fcn_model.losses import summed_cross_entropy
+from fcn_model.normalize import NYUD_DEPTH, TORCHVISION, Normalization
+from fcn_model.spec import BackboneName, Head, Stream
+from fcn_model.tile_plans import tile_plan
+from tests.support.networks import narrow_spec, random_network
 
 Image = NDArray[np.uint8]
 SIZES = [(40, 33), (1, 1), (64, 64), (33, 64), (40, 33), (17, 100), (50, 41)]
@@ -29,11 +39,14 @@ def images_of(sizes: list[tuple[int, int]]) -> list[Image]:
     return images
 
 
-def segmenter(**options: Any) -> Segmenter:
-    network = random_network()
-    classes = ClassList(names=("a", "b", "c", "d", "e"))
-    config = ModelConfig(spec=network.spec, classes=classes, normalization=TORCHVISION)
-    return Segmenter(network, config, device="cpu", **options)
+def config_of(network: FCN) -> ModelConfig:
+    classes = ClassList(names=tuple("abcdefg"[: network.spec.num_classes]))
+    return ModelConfig(spec=network.spec, classes=classes, normalization=TORCHVISION)
+
+
+def segmenter(network: FCN | None = None, **options: Any) -> Segmenter:
+    network = random_network() if network is None else network
+    return Segmenter(network, config_of(network), device="cpu", **options)
 
 
 @torch.inference_mode()
@@ -90,17 +103,122 @@ def test_bfloat16_gives_nearly_the_same_masks_and_leaves_the_network_alone(
     backbone: BackboneName,
 ) -> None:
     network = random_network(backbone=backbone)
-    config = ModelConfig(
-        spec=network.spec,
-        classes=ClassList(names=("a", "b", "c", "d", "e")),
-        normalization=TORCHVISION,
-    )
-    half = Segmenter(network, config, device="cpu", precision="bf16")
+    half = segmenter(network, precision="bf16")
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     images = images_of([(64, 64), (40, 33)])
-    exact = Segmenter(network, config, device="cpu").batch(images)
+    exact = segmenter(network).batch(images)
     for coarse, fine in zip(half.batch(images), exact, strict=True):
-        assert (coarse == fine).mean() > 0.95
+        assert (np.asarray(coarse) == np.asarray(fine)).mean() > 0.95
+
+
+@torch.inference_mode()
+def scores_of(one: Segmenter, image: Image) -> NDArray[np.float32]:
+    dtype = next(one.network.parameters()).dtype
+    return one.network(TORCHVISION(image)[None].to(dtype))[0].numpy()
+
+
+@torch.no_grad()
+def balanced(network: FCN, input_CHW: torch.Tensor) -> FCN:
+    """Every class the best at some pixel: the mean score of each becomes the same."""
+    means = network(input_CHW[None]).mean((0, 2, 3))
+    for stream in network.spec.streams:
+        network.get_parameter(f"score_fr{stream.name}.bias").sub_(means)
+    return network
+
+
+def trained() -> FCN:
+    """A few steps towards the strongest colour of patches."""
+    network = build(narrow_spec("fcn8s", 3)).eval()
+    optimizer = torch.optim.Adam(network.parameters(), 6e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(18):
+        labels = torch.randint(0, 3, (1, 2, 2), generator=generator)
+        labels = labels.repeat_interleave(32, 1).repeat_interleave(32, 2)
+        images = 2 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
+        loss = summed_cross_entropy(network(images), labels, 255).mean() / labels[0].numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+def ties_only(one: Segmenter, image: Image, tiled: Image, whole: Image, margin: float) -> None:
+    """Where two masks differ, the two best classes differ by less than ``margin`` of the range."""
+    scores = scores_of(one, image)
+    second, first = np.sort(scores, axis=0)[-2:]
+    differing = (first - second)[tiled != whole] / np.ptp(scores)
+    assert tiled.shape == whole.shape == image.shape[:2]
+    assert (differing < margin).all(), differing.max()
+    assert differing.size <= whole.size / 1000
+    # The masks say something: no class fills them, and hardly any pixel is near a tie itself.
+    assert np.bincount(whole.ravel()).max() < 0.95 * whole.size
+    assert ((first - second) / np.ptp(scores) > margin).mean() > 0.8
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("head", "backbone", "size"),
+    [
+        ("fcn8s", "vgg16", (397, 301)),
+        ("fcn32s", "vgg16", (3, 600)),
+        ("fcn16s", "caffenet", (331, 207)),
+        ("fcn8s", "alexnet", (207, 331)),
+        ("fcn8s", "googlenet", (1, 700)),
+        ("fcn16s", "googlenet_bn", (349, 263)),
+    ],
+)
+def test_a_mask_by_tiles_is_the_mask_of_the_whole(
+    head: Head, backbone: BackboneName, size: tuple[int, int], precision: str
+) -> None:
+    (image,) = images_of([size])
+    network = balanced(random_network(head, backbone=backbone), TORCHVISION(image))
+    plan = tile_plan(network.spec, size, 1)
+    whole = segmenter(network, precision=precision)
+    tiled = segmenter(network, precision=precision, tile_pixels=int(plan.pixels * 1.2))
+    assert plan.count >= 3
+    margin = 1e-4 if precision == "fp32" else 1e-2
+    ties_only(whole, image, tiled(image), whole(image), margin)
+
+
+def test_a_trained_networks_mask_by_tiles_is_the_mask_of_the_whole() -> None:
+    network = trained()
+    (image,) = images_of([(331, 423)])
+    whole, tiled = segmenter(network), segmenter(network, tile_pixels=270_000)
+    ties_only(whole, image, tiled(image), whole(image), 1e-4)
+
+
+def test_planes_are_cut_with_their_image_and_only_windows_are_normalized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams = (Stream("color", 3), Stream("depth", 1))
+    network = random_network("fcn32s", backbone="caffenet", streams=streams)
+    config = ModelConfig(
+        spec=network.spec,
+        classes=ClassList(names=tuple("abcde")),
+        normalization=TORCHVISION,
+        planes=(("depth", NYUD_DEPTH),),
+    )
+    size = (290, 331)
+    (image,) = images_of([size])
+    image.flags.writeable = False
+    depth = np.random.default_rng(1).integers(0, 2**16, size).astype(np.uint16)[::-1]
+    balanced(network, torch.cat([TORCHVISION(image), NYUD_DEPTH(depth)]))
+    whole = Segmenter(network, config, device="cpu")(image, depth=depth)
+    seen: list[tuple[int, ...]] = []
+    normalize = Normalization.__call__
+
+    def spy(self: Normalization, pixels: NDArray[Any]) -> torch.Tensor:
+        seen.append(pixels.shape[:2])
+        return normalize(self, pixels)
+
+    monkeypatch.setattr(Normalization, "__call__", spy)
+    tiled = Segmenter(network, config, device="cpu", tile_pixels=1)(image, depth=depth)
+    plan = tile_plan(network.spec, size, 1)
+    assert len(seen) == 2 * plan.count > 8
+    assert np.max(seen, axis=0).tolist() == np.minimum(plan.window, size).tolist()
+    assert max(height * width for height, width in seen) < image[..., 0].size
+    assert len(np.unique(whole)) > 1
+    np.testing.assert_array_equal(tiled, whole)
 
 
 def test_two_lines_turn_an_image_into_a_mask(tmp_path: Path) -> None:
@@ -133,7 +251,11 @@ def test_anything_but_an_rgb_image_is_refused_by_its_place(image: Any, came: str
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"precision": "fp16"}, "'fp32' or 'bf16', got 'fp16'"), ({"batch_pixels": 0}, "got 0")],
+    [
+        ({"precision": "fp16"}, "'fp32' or 'bf16', got 'fp16'"),
+        ({"batch_pixels": 0}, "batch_pixels must be positive, got 0"),
+        ({"tile_pixels": 0}, "tile_pixels must be positive, got 0"),
+    ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -147,7 +269,10 @@ def test_the_public_names_are_these() -> None:
         "FCN",
         "ModelConfig",
         "NetworkSpec",
+        "NonFiniteError",
         "Normalization",
+        "OutOfMemoryError",
+        "Outcome",
         "Segmenter",
         "build",
         "load_segmenter",

@@ -6,6 +6,8 @@ import io
 import pickle
 import random
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +89,80 @@ def test_replace_overwrites_and_a_pinned_reader_is_told(root: str) -> None:
         storage.read_bytes(uri, etag=old.etag)
     with pytest.raises(ChangedError, match=uri):
         storage.open_ranged(old).read()
+
+
+def add_one(uri: str, _client: int) -> int:
+    """Add one to the number in an object, again and again until nobody was faster."""
+    for tries in range(1000):
+        ref = storage.stat(uri)
+        assert ref is not None
+        try:
+            count = int(storage.read_bytes(uri, etag=ref.etag).split()[0])
+        except ChangedError:
+            continue
+        text = f"{count + 1:03} {uuid.uuid4().hex}"  # always of the same size
+        if storage.swap(uri, text.encode(), ref.etag):
+            return tries
+    raise AssertionError("never the fastest")
+
+
+def test_no_increment_is_lost_when_three_clients_swap(root: str) -> None:
+    uri = storage.join(root, "HEAD.json")
+    assert storage.swap(uri, f"000 {uuid.uuid4().hex}".encode(), None) is True
+    for _ in range(3):
+        in_threads(3, partial(add_one, uri))
+    assert storage.read_bytes(uri).startswith(b"009 ")
+
+
+def test_a_swap_of_another_version_says_false_and_changes_nothing(root: str) -> None:
+    uri = storage.join(root, "HEAD.json")
+    assert storage.swap(uri, b"new", "3-17") is False
+    assert storage.stat(uri) is None
+    storage.create(uri, b"one")
+    first = storage.stat(uri)
+    assert first is not None
+    assert storage.swap(uri, b"two", None) is False
+    assert storage.swap(uri, b"two", first.etag) is True
+    second = storage.stat(uri)
+    assert storage.swap(uri, b"six", first.etag) is False
+    assert storage.stat(uri) == second
+    assert storage.read_bytes(uri) == b"two"
+
+
+def test_only_the_version_that_was_meant_is_deleted(root: str) -> None:
+    uri = storage.join(root, "part")
+    storage.create(uri, b"one")
+    first = storage.stat(uri)
+    assert first is not None
+    storage.replace(uri, b"two")
+    assert storage.delete(first) is False
+    assert storage.read_bytes(uri) == b"two"
+    second = storage.stat(uri)
+    assert second is not None
+    assert storage.delete(second) is True
+    assert storage.stat(uri) is None
+    assert storage.delete(second) is True
+
+
+def test_ages_are_told_by_the_clock_of_the_store(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.create(storage.join(root, "old"), b"x")
+    started = time.monotonic()
+    time.sleep(2.1)  # S3 has whole seconds
+    for name in ("_fcn/HEAD.json", ".fcn-1.tmp", "new"):
+        storage.create(storage.join(root, name), b"y")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+    names = ["new", "old"]
+    for hidden in (False, True):
+        listed = list(storage.list_with_ages(root, hidden=hidden))
+        passed = time.monotonic() - started
+        names = sorted([".fcn-1.tmp", "_fcn/HEAD.json", *names]) if hidden else names
+        assert [ref for ref, _ in listed] == [storage.stat(f"{root}/{name}") for name in names]
+        ages = {storage.relative(ref.uri, root): age for ref, age in listed}
+        assert 1.0 <= ages["old"] <= passed + 1.1
+        assert 0.0 <= ages["new"] <= passed - 1.0
 
 
 def test_the_listing_is_sorted_by_bytes_and_leaves_out_hidden_names(root: str) -> None:

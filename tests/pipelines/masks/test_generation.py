@@ -35,8 +35,24 @@ def test_a_range_is_another_unit_and_a_new_version_only_another_version():
     assert part_name(newer).version != name.version
 
 
-def test_a_part_name_reads_back_and_foreign_names_do_not():
-    name = part_name(UNIT)
+@pytest.mark.parametrize("retry", [0, 1, 12])
+def test_a_part_name_reads_back_and_foreign_names_do_not(retry):
+    name = dataclasses.replace(part_name(UNIT), retry=retry)
     assert PartName.parse(name.file) == name
     for foreign in ("part-1-2.parquet", name.file + ".tmp", "x" + name.file, name.file.upper()):
         assert PartName.parse(foreign) is None
+
+
+def test_every_part_has_one_file_name_only():
+    # A second spelling of a retry would let one part stand in a folder twice.
+    stem = part_name(UNIT).file.removesuffix(".parquet")
+    for twin in ("-r0", "-r01", "-r", "-r-1", "-r1-r2", "-R1"):
+        assert PartName.parse(f"{stem}{twin}.parquet") is None
+
+
+def test_a_retry_is_of_the_same_unit_and_version_and_comes_later():
+    first = part_name(UNIT)
+    again = dataclasses.replace(first, retry=1)
+    assert (again.unit, again.version) == (first.unit, first.version)
+    assert sorted([dataclasses.replace(first, retry=10), again, first])[0] == first
+    assert again.file != first.file

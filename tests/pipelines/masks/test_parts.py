@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,9 +28,18 @@ def _rows():
         "mask": {"bytes": b"\x89PNG" + bytes(300), "path": "a.png"},
         "class_pixels": [1, 1],
         "status": "ok",
+        "attempts": 1,
+        "transient": False,
         "record": 0,
     }
-    error = ok | {"mask": None, "class_pixels": None, "status": "error", "record": 1}
+    error = ok | {
+        "mask": None,
+        "class_pixels": None,
+        "status": "error",
+        "error_kind": "store",
+        "transient": True,
+        "record": 1,
+    }
     return [ok, error]
 
 
@@ -57,7 +68,31 @@ def test_a_second_commit_of_the_same_work_changes_nothing(tmp_path):
     other_bytes = parts.encode_part(_rows()[:1], IDENTITY, CLASSES)
     assert parts.commit(uri, other_bytes, IDENTITY) == "already"
     assert storage.read_bytes(uri) == first
-    assert parts.describe(uri) == (IDENTITY, 2)
+    assert parts.describe(uri) == parts.Described(
+        IDENTITY, 2, parts.Stats(records=2, errors={"store": 1}, transient=1, class_pixels=(1, 1))
+    )
+
+
+def test_stats_are_plain_counts_over_the_rows():
+    rng = np.random.default_rng(3)
+    rows, masks, kinds = [], [], []
+    for index in range(40):
+        row = _rows()[0] | {"record": index}
+        if index % 5 == 4:
+            kinds.append(str(rng.choice(["store", "truncated"])))
+            row |= {"mask": None, "class_pixels": None, "status": "error"}
+            row |= {"error_kind": kinds[-1], "transient": kinds[-1] == "store"}
+        else:
+            masks.append(rng.integers(0, 1 + index % 2, 30))  # every second is all of class 0
+            row |= {"class_pixels": np.bincount(masks[-1], minlength=2).tolist()}
+        rows.append(row)
+    stats = parts.Stats.of(rows, 2)
+    assert stats.records == 40
+    assert stats.errors == {kind: kinds.count(kind) for kind in set(kinds)}
+    assert stats.transient == kinds.count("store")
+    assert stats.class_pixels == tuple(np.bincount(np.concatenate(masks), minlength=2).tolist())
+    assert stats.constant == sum(len(set(mask.tolist())) == 1 for mask in masks)
+    assert parts.Stats.from_json(json.dumps(asdict(stats))) == stats
 
 
 @pytest.mark.parametrize("foreign", [b"junk", b"", None])

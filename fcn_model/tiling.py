@@ -1,0 +1,53 @@
+"""A window of an image through the network: the scores of a block, as the whole image has them.
+
+A window is cut from the image with the zeros of its padding around it, so at a border it has what
+the network puts there, and inside it has pixels. It starts at a multiple of the trunk's stride, so
+poolings and crops fall as in the whole, and it reaches as far as the block's cone (see `cones`), so
+that what layers pad at its edges does not matter.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fcn_model.extents import Extents
+from fcn_model.network import FCN
+from fcn_model.tile_plans import Strip
+
+
+def block_scores(
+    network: FCN, window_NCHW: Tensor, rows: Strip, columns: Strip, *, task: int = 0
+) -> Tensor:
+    """Scores (N, K, h, w) of a tile's block for one of the tasks, from windows (N, C, H, W).
+
+    ``window_NCHW`` is normalized and holds what `Strip` says, zeros of the padding included. The
+    scores are those of the whole image but for the rounding of kernels chosen by shape.
+    """
+    features = []
+    for trunk, layers, part_NCHW in network.streams(window_NCHW):
+        first = trunk.steps[0].name
+        features.append(
+            trunk.run({**layers, first: _Unpadded(layers[first])}, part_NCHW, Extents(None))
+        )
+    # To the head a window is an image of its own, whose pixel 0 is pixel ``start`` of the whole.
+    canvas = rows.end - rows.start, columns.end - columns.start
+    scores_NKHW = network.heads[task].run(
+        dict(network.named_children()), features, Extents(None), canvas
+    )
+    return scores_NKHW[:, :, rows.begin - rows.start :, columns.begin - columns.start :]
+
+
+class _Unpadded(nn.Module):
+    """A convolution that adds no padding, with the parameters of one that does."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv2d)
+        self.layer = layer
+
+    def forward(self, input_NChw: Tensor) -> Tensor:
+        layer = self.layer
+        return F.conv2d(
+            input_NChw, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups
+        )

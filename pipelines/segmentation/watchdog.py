@@ -1,0 +1,55 @@
+"""A time limit that also ends code which never comes back to Python.
+
+An image library that loops for ever in C hears no signal handler and no exception, and holds the
+interpreter's lock, so that no Python thread can do anything about it either. Only the end of the
+process helps. Python's `faulthandler` has a timer that needs neither lock nor signal: a thread in C
+that prints every thread's stack and leaves. Ray then gives the work to another worker, finitely
+often, and a unit that is still not done is done alone, where the record is found that does this.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STDERR = 2
+"""The descriptor, which Ray sends to the worker's log; ``sys.stderr`` may be no file at all."""
+
+_lock = threading.Lock()
+_ends: dict[object, float] = {}
+"""When the blocks end that run now, in any thread, by `time.monotonic`: a process has one timer."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End this process with status 1 if the block takes longer than ``seconds``.
+
+    The stacks of all threads go to standard error first. Nothing else is cleaned up or flushed.
+    Blocks may be nested and may run in several threads: the earliest end counts. They take the
+    timer of `faulthandler.dump_traceback_later` away from whoever else used it in this process.
+    Raises ValueError for a limit that is not positive.
+    """
+    if not seconds > 0:
+        raise ValueError(f"a time limit is a positive number of seconds, got {seconds}")
+    block = object()
+    with _lock:
+        _ends[block] = time.monotonic() + seconds
+        _set_timer()
+    try:
+        yield
+    finally:
+        with _lock:
+            del _ends[block]
+            _set_timer()
+
+
+def _set_timer() -> None:
+    """Set the timer to the earliest end, or stop it; under the lock."""
+    if not _ends:
+        faulthandler.cancel_dump_traceback_later()
+        return
+    left = min(_ends.values()) - time.monotonic()
+    faulthandler.dump_traceback_later(max(left, 0.001), exit=True, file=_STDERR)
