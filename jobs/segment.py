@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
+from pipelines.segmentation import preflight
 from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 
@@ -40,15 +41,16 @@ def work(options: Segment) -> None:
         split=options.split,
         unit_records=options.unit_records,
     )
+    ready = preflight.check(options.run, source)  # Ray takes as long to start as all of this
     with ray_session():
         if options.dry_run:
             from pipelines.segmentation.dry_run import dry_run  # noqa: PLC0415  (Ray, too)
 
-            dry_run(options.run, source, say)
+            dry_run(options.run, source, say, ready=ready)
             return
         from pipelines.segmentation.night import segment  # noqa: PLC0415  (Ray, too)
 
-        result = segment(options.run, source, progress=say)
+        result = segment(options.run, source, progress=say, ready=ready)
     if result.new_records == 0:
         say(f"nothing to do: all {result.units} units were segmented before")
     say(

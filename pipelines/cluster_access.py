@@ -56,7 +56,7 @@ def judge(control: str, jobs: str | None) -> str:
     if not opened:
         asks = "asks for a token" if False in answers.values() else "could not be asked for a token"
         return f"the head at {control} {asks}"
-    found = f"{' and '.join(opened)} answers without a token"
+    found = f"{' and '.join(opened)} answered without a token"
     if os.environ.get(ALLOW_OPEN) == "1":
         return f"{found}, which {ALLOW_OPEN}=1 allows"
     raise ClusterError(

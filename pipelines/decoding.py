@@ -18,6 +18,13 @@ MEASURED: Mapping[str, Callable[[bytes], np.ndarray]] = {
 }
 """The planes that are no labels, and how they are decoded."""
 
+PLANE_PIXELS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "depth": (np.uint16, ()),
+    "hha": (np.uint8, (3,)),
+    "geo": (np.uint8, ()),
+}
+"""Type and further axes of a plane's pixels, beside height and width."""
+
 
 @dataclass(frozen=True)
 class Pair:

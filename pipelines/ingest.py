@@ -16,7 +16,7 @@ from ray.data import RandomSeedConfig, TaskPoolStrategy
 from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
 from pipelines import ray_data
-from pipelines.decoding import Pair, decode_pair
+from pipelines.decoding import PLANE_PIXELS, Pair, decode_pair
 from pipelines.errors import InputError
 from pipelines.sources import Source
 from pipelines.units import Unit, read_unit
@@ -34,13 +34,6 @@ ROWS = pa.schema(
 """``image`` is height*width*3 bytes RGB, ``label`` height*width bytes of class ids. ``error`` is
 empty, or says why this unit has no further row; its other columns are then null. Each plane is one
 more column of bytes by its name, see `PLANE_PIXELS`."""
-
-PLANE_PIXELS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
-    "depth": (np.uint16, ()),
-    "hha": (np.uint8, (3,)),
-    "geo": (np.uint8, ()),
-}
-"""Type and further axes of a plane's pixels, beside height and width."""
 
 BLOCK_BYTES = 4 << 20
 """Rows leave the decoder in blocks of about this size, so that workers can share them evenly."""

@@ -156,7 +156,8 @@ def read_unit(
     if the store fails. With ``"record"`` a raw object that is gone, changed, absurdly large or
     refused becomes a record with ``error`` set, kind ``missing``, ``changed``, ``too_large`` or
     ``denied``; a failing store still raises, since it may recover. With ``"record-all"`` that, too,
-    becomes a record with an error, kind ``store``, unless the store gives no object at all.
+    becomes a record with an error, kind ``store``. If the store gives no object of the unit at all,
+    that raises in any case.
     """
     if unit.kind == "parquet":
         return read_rows(unit.objects[0], unit.start, unit.stop, planes)
@@ -181,10 +182,18 @@ def read_unit(
             or [{}] * len(unit.objects),
         )
         records = [replace(record, rules=dict(unit.rules)) for record in found]
-    if all(record.error is not None and record.error[0] == "store" for record in records):
-        _, text = records[0].error or ("", "")
-        raise StoreError(text, transient=True)
+    _refuse_if_the_store_gives_nothing(records)
     return records
+
+
+def _refuse_if_the_store_gives_nothing(records: Sequence[Record]) -> None:
+    """Raise StoreError where the store did not give a single record: that is no record's fault.
+
+    Wrong credentials would otherwise turn a whole archive into error rows.
+    """
+    kinds = {record.error[0] if record.error else "" for record in records}
+    if records and kinds <= {"store", "denied"} and records[0].error:
+        raise StoreError(records[0].error[1], transient="store" in kinds)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,11 @@ class Stats:
     @classmethod
     def from_json(cls, text: str | bytes) -> Stats:
         """Read the footer's text."""
-        value = json.loads(text)
+        return cls.from_value(json.loads(text))
+
+    @classmethod
+    def from_value(cls, value: dict[str, Any]) -> Stats:
+        """The same from what JSON makes of it."""
         return cls(**value | {"class_pixels": tuple(value["class_pixels"])})
 
 

@@ -93,8 +93,10 @@ def find_snapshot(
     newest = snapshots.latest(output, generation)
     if newest is None:
         there = ", ".join(snapshots.numbers_by_generation(output)) or "none"
+        folder = storage.join(output, "data", f"gen={generation}")
         raise NotFoundError(
-            f"{output} has no snapshot of generation {generation}; there are some of: {there}"
+            f"{output} has no snapshot of generation {generation}; there are some of: {there}. "
+            f"What a night left without one is in {folder}, which can be opened like an output"
         )
     return newest
 

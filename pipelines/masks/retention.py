@@ -124,9 +124,9 @@ def dead(census: Census, published: Head | None, keep: Keep) -> Iterator[str]:
     """The generations that are not needed any more.
 
     These are older than the published one, are not among the last that have snapshots, and nothing
-    of them is younger than the grace. Nor is the published one or one of the last: readers may
-    still be on what was published before it. A generation's age is that of its record, which is
-    written once. What is younger than the published one may be in the making, and stays.
+    of them is younger than the grace. Nor is the published one, or readers may still be on what was
+    published before it. A generation's age is that of its record, which is written once. What is
+    younger than the published one may be in the making, and stays.
     """
     if published is None:
         return
@@ -134,7 +134,7 @@ def dead(census: Census, published: Head | None, keep: Keep) -> Iterator[str]:
     older = [name for name, age in ages.items() if age > ages[published.generation]]
     made = {name: _newest_snapshot(census, name) for name in older if census.sequences(name)}
     last = sorted(made, key=lambda name: made[name])[: keep.keep_generations - 1]
-    if any(ages[name] < keep.grace for name in (published.generation, *last)):
+    if ages[published.generation] < keep.grace:
         return
     for name in older:
         youngest = min(found.age for found in census.objects if found.generation == name)

@@ -46,11 +46,12 @@ def wrong_in_mask(data: bytes, row: dict[str, Any]) -> str | None:
 
 def _wrong_pixels(data: bytes, size: tuple[int, int], class_pixels: list[int]) -> str | None:
     try:
-        ids = images.decode_label(data, max_pixels=max(1, size[0] * size[1]))
+        found = images.probe(data)
+        if found != size:  # known before memory is spent
+            return f"its mask is {found[0]}x{found[1]}, not {size[0]}x{size[1]} pixels"
+        ids = images.decode_label(data, max_pixels=max(size) ** 2)
     except ImageError as error:
         return f"its mask cannot be decoded: {error}"
-    if ids.shape != size:
-        return f"its mask is {ids.shape[0]}x{ids.shape[1]}, not {size[0]}x{size[1]} pixels"
     counts = np.zeros(256, np.int64)
     flat = ids.ravel()
     for start in range(0, flat.size, STRIP_PIXELS):  # bincount makes eight bytes of each

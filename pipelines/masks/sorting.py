@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.masks.carry import RowState
-from pipelines.masks.generation import PartName, part_name
+from pipelines.masks.generation import PartName, part_name, short_hash
 from pipelines.masks.parked import PARK_AFTER
 from pipelines.masks.plans import Plan, objects_of
 from pipelines.masks.recuts import Newest, recuts_of
@@ -150,7 +150,7 @@ def _doubtful(looks: Sequence[_Look], found: Found, again: Again) -> Iterator[Pa
             continue
         retried = again.errors and found.published.get(look.task.was)
         # A part of the planned versions is outdated by a change alone: what is gone is pinned so.
-        planned = part_name(look.planned).version
+        planned = short_hash(look.planned.version)
         if retried or not (look.was_exact or look.task.was.version == planned):
             yield look.task.was
 

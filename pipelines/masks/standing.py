@@ -25,6 +25,7 @@ class PlannedUnit:
     """What must be known of a planned unit; a million references to objects are not kept."""
 
     identity: str
+    version: str
     records: int | None
     shard: str
     """URI of the shard, empty for single files."""
@@ -96,16 +97,18 @@ def _units(plan: Found) -> Iterator[tuple[str, Unit]]:
 
 def _brief(unit: Unit) -> PlannedUnit:
     shard = "" if unit.kind == "raw" else unit.objects[0].uri
-    return PlannedUnit(unit.identity, unit.records, shard)
+    return PlannedUnit(unit.identity, part_name(unit).version, unit.records, shard)
 
 
 def standing(name: PartName, newest: Mapping[str, PartName], planned: Planned) -> Standing:
     """Where a part stands among those of its generation.
 
-    ``newest`` has the part of every unit in the generation's newest snapshot. ``current``: it is
-    there. ``waiting``: it may be in the next one, since its unit has no part yet or it is a later
-    try at the same version. ``stray``: another part has its place, or another cut of its shard
-    stands as a whole. ``unknown``: no plan has its unit, so that it is none of ours.
+    ``newest`` has the part of every unit in the generation's newest snapshot.
+
+    ``current``: it is there. ``waiting``: it may be in the next one. Its unit has no part yet, or
+    it is a later try at the same version, or of the version of a shard that was planned last.
+    ``stray``: another part has its place, or another cut of its shard stands as a whole.
+    ``unknown``: no plan has its unit, so that it is none of ours.
     """
     unit = planned.find(name.unit)
     if unit is None and planned.readable:
@@ -114,8 +117,10 @@ def standing(name: PartName, newest: Mapping[str, PartName], planned: Planned) -
     if current is not None:
         if current == name:
             return "current"
-        later = current.version == name.version and current.retry < name.retry
-        return "waiting" if later else "stray"
+        if current.version == name.version:
+            return "waiting" if current.retry < name.retry else "stray"
+        wanted = unit is not None and unit.shard and name.version == unit.version
+        return "waiting" if wanted else "stray"
     if unit is None or name.unit in planned.units:
         return "waiting"
     return "stray" if all(other in newest for other in planned.cuts[unit.shard]) else "waiting"

@@ -26,8 +26,9 @@ Killed anywhere, it leaves an output in which every published snapshot is whole,
 removal deletes the rest. Steps 3 and 4 need `head.move` and a night's `snapshots.extend` to call
 `condemned.refuse_snapshot` and `condemned.refuse_parts`.
 
-What HEAD pointed to before its last move is not known. Therefore no generation goes while one of
-those that are kept is younger than the grace.
+What the pointer was on before its last move is not known. Therefore no generation goes while the
+published one is younger than the grace. Only who reads a snapshot beyond the last ones that was
+published by hand, and is published no more, can lose its files sooner.
 """
 
 from __future__ import annotations

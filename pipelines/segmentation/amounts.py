@@ -16,3 +16,8 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def many(count: int, noun: str) -> str:
+    """A number with its noun, which gets an s unless there is one of it."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

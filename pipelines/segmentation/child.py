@@ -81,7 +81,7 @@ def decoder(job: Job, say: Say) -> Work:
 def network(job: Job, say: Say) -> Work:
     """From pixels to an encoded mask. A blank image shows first that it works at all."""
     # The decoder's child must start without torch.
-    from pipelines.ingest import PLANE_PIXELS  # noqa: PLC0415
+    from pipelines.decoding import PLANE_PIXELS  # noqa: PLC0415
     from pipelines.segmentation.inference import Infer  # noqa: PLC0415
 
     infer = Infer(job)

@@ -19,7 +19,7 @@ from pipelines.errors import ClusterError
 from pipelines.masks import snapshots
 from pipelines.masks.worklist import Task, Worklist
 from pipelines.segmentation import calibration, preflight, sampling
-from pipelines.segmentation.amounts import duration, size
+from pipelines.segmentation.amounts import duration, many, size
 from pipelines.segmentation.calibration import Calibration
 from pipelines.segmentation.opening import Night, open_night, plan_work
 from pipelines.segmentation.preflight import Ready, input_bytes
@@ -85,12 +85,11 @@ def dry_run(config: SegmentConfig, source: Source, say: Say, *, ready: Ready | N
 
 def input_lines(source: Source) -> Iterator[str]:
     """What the input holds."""
-    units = source.units
-    images = "a number of" if source.records is None else f"{source.records:,}"
-    yield (
-        f"input: {source.uri} ({source.layout}): {images} images in {len(units):,} "
-        f"{'tars' if source.layout == 'tar' else 'pieces'}, {size(input_bytes(units))}"
-    )
+    records = source.records
+    images = "images" if records is None else many(records, "image")
+    pieces = many(len(source.units), "tar" if source.layout == "tar" else "piece")
+    held = size(input_bytes(source.units))
+    yield f"input: {source.uri} ({source.layout}): {images} in {pieces}, {held}"
 
 
 def work_lines(work: Worklist) -> Iterator[str]:
@@ -99,19 +98,19 @@ def work_lines(work: Worklist) -> Iterator[str]:
     replaced = [task for task in work.todo if task.was is not None]
     for tasks, what in (
         (new, "new: to be segmented"),
-        (replaced, "changed since they were segmented: to be segmented again"),
+        (replaced, "changed since: to be segmented again"),
         (work.retry, "with errors that may pass: to be tried again"),
         (work.done, "done before"),
-        (work.changed, "changed since they were segmented, which --replace-changed would redo"),
-        (work.parked, "parked, since several runs failed, which --retry-parked would try again"),
-        (work.vanished, "vanished before they were segmented"),
+        (work.changed, "changed since, whose old masks stay without --replace-changed"),
+        (work.parked, "parked, for several runs could not do them; --retry-parked tries again"),
+        (work.vanished, "deleted before they were segmented"),
     ):
         if tasks:
-            yield f"{len(tasks):,} units {what} ({_contents(tasks)})"
+            yield f"{many(len(tasks), 'unit')} {what} ({_contents(tasks)})"
     if work.gone:
-        yield f"{work.gone:,} planned files are gone; rows that they have stay"
+        yield f"gone since they were planned: {many(work.gone, 'file')}; their rows stay"
     if work.strays:
-        yield f"{len(work.strays):,} parts are of units that no plan has; verify names them"
+        yield f"of units that no plan has: {many(len(work.strays), 'part')}; verify names them"
 
 
 def size_lines(sample: Sample) -> Iterator[str]:
@@ -180,21 +179,17 @@ def need_lines(
     if measured is None:
         yield f"speed: not measured: {why}"
         return
-    parts = [
-        ("decode", measured.decode),
-        ("network", measured.network),
-        ("encode", measured.encode),
-    ]
+    steps = {"decode": measured.decode, "network": measured.network, "encode": measured.encode}
+    each = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in steps.items())
+    more = f", {measured.rate(actors, _cores()):.2f} with {actors}" if actors > 1 else ""
     yield (
-        f"speed on {measured.device}, {measured.images} images segmented: "
-        + ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in parts)
-        + f" each: {measured.rate(1, _cores()):.2f} images/s with one actor, "
-        f"{measured.rate(actors, _cores()):.2f} with {actors}"
+        f"speed on {measured.device}, {many(measured.images, 'image')} segmented: {each} for each; "
+        f"{measured.rate(1, _cores()):.2f} images/s with one actor{more}"
     )
     assert estimate.seconds is not None
-    count = f"{estimate.images:,}" if estimate.exact else f"about {estimate.images:,}"
+    about = "" if estimate.exact else "about "
     yield (
-        f"time: about {duration(estimate.seconds)} for {count} images, "
+        f"time: about {duration(estimate.seconds)} for {about}{many(estimate.images, 'image')}, "
         f"after {measured.start:.0f} s to load the network"
     )
 
@@ -212,7 +207,7 @@ def _contents(tasks: Sequence[Task]) -> str:
     units = [task.unit for task in tasks]
     counts = [unit.records for unit in units]
     known = sum(count for count in counts if count is not None)
-    images = f"{known:,} images, " if None not in counts else ""
+    images = f"{many(known, 'image')}, " if None not in counts else ""
     return f"{images}{size(input_bytes(units))}"
 
 

@@ -15,9 +15,10 @@ import torch
 
 from fcn_model import NonFiniteError, Outcome, Segmenter
 from pipelines import checkpoints, cluster
-from pipelines.ingest import PLANE_PIXELS
+from pipelines.decoding import PLANE_PIXELS
 from pipelines.segmentation.stages import Job, decoded, encoded, run_stage
 from pipelines.segmentation.unit_row import Item, UnitRow
+from pipelines.segmentation.watchdog import time_limit
 
 SENT_PIXELS = 64 << 20
 """Larger masks leave the network's process encoded; Ray's object store is not made for them."""
@@ -59,7 +60,8 @@ class Infer:
         self._masks(items, ready)
         for index, item in enumerate(items):
             if item.form == "encoded":  # beyond the unit's memory budget: one at a time
-                items[index] = decoded(item, self.job)
+                with time_limit(self.job.record_seconds):
+                    items[index] = decoded(item, self.job)
                 if items[index].form == "rgb":
                     self._masks(items, [index])
 

@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import time
 
-from pipelines import cluster, storage
+from pipelines import storage
 from pipelines.errors import IncompleteError, NotPublishedError
 from pipelines.masks import snapshots
 from pipelines.masks.worklist import Worklist
-from pipelines.segmentation import run_record
+from pipelines.segmentation import preflight, run_record
 from pipelines.segmentation.isolation import Limits
 from pipelines.segmentation.opening import Night, open_night, plan_work
+from pipelines.segmentation.preflight import Ready
 from pipelines.segmentation.progress import Say
 from pipelines.segmentation.result import SegmentResult
 from pipelines.segmentation.settings import SegmentConfig
-from pipelines.segmentation.settling import publish, settle
+from pipelines.segmentation.settling import Standing, publish, settle
 from pipelines.segmentation.shift import Receipt, work_off
-from pipelines.segmentation.stages import Job
 from pipelines.segmentation.unit_row import UnitRow
 from pipelines.sources import Source
 
 
-def segment(config: SegmentConfig, source: Source, *, progress: Say) -> SegmentResult:
+def segment(
+    config: SegmentConfig, source: Source, *, progress: Say, ready: Ready | None = None
+) -> SegmentResult:
     """Segment every record of ``source``; what is done already is not done again.
 
-    Needs a running Ray. Raises InputError, CheckpointError, StoreError or ClusterError before any
+    Needs a running Ray. ``ready`` is the preflight's result where that was made before. Raises InputError, CheckpointError, StoreError or ClusterError before any
     work; after it NotPublishedError if the quality gate failed, and IncompleteError if a unit has
     no part, or an old one. What was finished stays in every case.
     """
     started = time.monotonic()
-    night = open_night(config, source)
+    night = open_night(config, source, ready or preflight.check(config, source))
     storage.create(
         storage.join(night.output, "_fcn", "gen", f"{night.generation.id}.json"),
         night.generation.to_json(),
@@ -43,9 +45,10 @@ def segment(config: SegmentConfig, source: Source, *, progress: Say) -> SegmentR
     plan, work = plan_work(night, before)
     progress(_opening(night, work))
     receipts = _work_off(night, work, progress)
-    result, settled, added = settle(night, plan, work, before, receipts)
+    standing = Standing(night, before, receipts)
+    result = settle(night, plan, work, standing, receipts)
     if not result.faults:
-        publish(night, settled, added, result)
+        publish(night, plan, work, standing, result)
     result.seconds = round(time.monotonic() - started, 2)
     run_record.write(night.run, config, night.model, night.generation, result, receipts)
     if result.faults:
@@ -77,21 +80,11 @@ def _work_off(night: Night, work: Worklist, progress: Say) -> list[Receipt]:
     tasks = [*work.todo, *work.retry]
     if not tasks:
         return []
-    cluster.require_actors(config.num_actors)
-    job = Job(
-        checkpoint=storage.parse_uri(config.checkpoint),
-        output=night.output,
-        generation=night.generation,
-        classes=night.classes,
-        planes=night.model.needs,
-        batch_pixels=config.batch_pixels,
-        tile_pixels=config.tile_pixels,
-        record_seconds=config.record_seconds,
-        actors_per_node=cluster.actors_per_node(config.num_actors),
-    )
+    preflight.check_cluster(config)
+    preflight.check_space(night.output, [task.unit for task in tasks])
     limits = Limits(record_seconds=config.record_seconds, record_bytes=config.record_bytes)
     rows = [
         UnitRow(task.unit.to_json(), retry=task.name.retry, was=task.was.file if task.was else "")
         for task in tasks
     ]
-    return list(work_off(job, rows, actors=config.num_actors, limits=limits, say=progress))
+    return list(work_off(night.job, rows, actors=config.num_actors, limits=limits, say=progress))

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fcn_model import ClassList, ModelConfig
-from pipelines import checkpoints, cluster, storage
-from pipelines.errors import InputError
+from pipelines import cluster, storage
 from pipelines.masks import carry, head, parked, plans
 from pipelines.masks.generation import Generation, data_uri
 from pipelines.masks.parts import list_parts
@@ -16,13 +15,15 @@ from pipelines.masks.plans import Plan
 from pipelines.masks.snapshot import Snapshot
 from pipelines.masks.sorting import Again, Found, sort_out
 from pipelines.masks.worklist import Worklist
+from pipelines.segmentation.preflight import Ready
 from pipelines.segmentation.settings import SegmentConfig
+from pipelines.segmentation.stages import Job
 from pipelines.sources import Source
 
 
 @dataclass(frozen=True)
 class Night:
-    """A run, opened: what it is about, checked against each other."""
+    """A run, opened: what it is about."""
 
     config: SegmentConfig
     source: Source
@@ -43,24 +44,33 @@ class Night:
         task = self.config.task
         return self.model.class_lists[0 if task is None else names.index(task)]
 
+    @property
+    def job(self) -> Job:
+        """What the stages must know. Needs a running Ray, which says how many share a machine."""
+        config = self.config
+        return Job(
+            checkpoint=storage.parse_uri(config.checkpoint),
+            output=self.output,
+            generation=self.generation,
+            classes=self.classes,
+            planes=self.model.needs,
+            batch_pixels=config.batch_pixels,
+            tile_pixels=config.tile_pixels,
+            record_seconds=config.record_seconds,
+            actors_per_node=cluster.actors_per_node(config.num_actors),
+        )
 
-def open_night(config: SegmentConfig, source: Source) -> Night:
-    """Check what is asked for, without writing anything. Raises as `segment` does before work."""
-    output = storage.parse_uri(config.output)
-    source.refuse_inside(output)
-    cluster.refuse_lost_paths(output)
-    if not source.units:
-        raise InputError(f"{source.uri} holds no image")
-    _, model = checkpoints.load(config.checkpoint)
-    _check_fits(config, model, source)
+
+def open_night(config: SegmentConfig, source: Source, ready: Ready) -> Night:
+    """Name what a run that is ready will make. Nothing is written."""
     generation = Generation(
-        model=model.digest,
-        network=model.spec.name,
+        model=ready.model.digest,
+        network=ready.model.spec.name,
         precision=config.precision,
         max_pixels=config.max_pixels,
         task=config.task or "",
     )
-    return Night(config, source, output, model, generation)
+    return Night(config, source, storage.parse_uri(config.output), ready.model, generation)
 
 
 def plan_work(night: Night, before: Snapshot | None, *, dry: bool = False) -> tuple[Plan, Worklist]:
@@ -87,19 +97,3 @@ def plan_work(night: Night, before: Snapshot | None, *, dry: bool = False) -> tu
         errors=config.retry_errors, changed=config.replace_changed, parked=config.retry_parked
     )
     return plan, sort_out(plan, night.source, found, again)
-
-
-def _check_fits(config: SegmentConfig, model: ModelConfig, source: Source) -> None:
-    """Raise InputError if the network has no such task or needs planes that the source lacks."""
-    tasks = [task.name for task in model.spec.tasks]
-    if config.task is not None and config.task not in tasks:
-        raise InputError(
-            f"task {config.task!r} is none of {model.spec.name}'s in {config.checkpoint}: "
-            + (f"it has {tasks}" if tasks != [""] else "it has a single one; leave --task out")
-        )
-    missing = [name for name in model.needs if name not in source.planes]
-    if missing:
-        raise InputError(
-            f"{model.spec.name} needs {missing[0]!r} for each image, which {source.uri} does not "
-            f"have; it has images and {list(source.planes) or 'nothing else'}"
-        )

@@ -62,8 +62,7 @@ def _wave(
 ) -> Iterator[Receipt]:
     left = dict(wave)
     for _ in range(2):  # the second time for bystanders
-        for receipt in _until_stuck(job, left, actors, say):
-            yield receipt
+        yield from _until_stuck(job, left, actors, say)
         if not left:
             return
         say(f"{len(left)} units lost their workers and are done again")

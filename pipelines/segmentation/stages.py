@@ -84,7 +84,11 @@ def read_items(row: UnitRow, job: Job) -> list[Item]:
     for index, record in zip(left or range(len(records)), records, strict=True):
         planes = tuple(record.planes.get(name, b"") for name in job.planes)
         item = Item(record.key, record.uri, record.etag, "encoded", record.image, planes)
-        items[index] = item if record.error is None else item.failed(*record.error)
+        if record.error is not None:
+            # A row of an image that is gone could not be made again.
+            gone = row.was and record.error[0] == "missing"
+            item = replace(item, form="kept") if gone else item.failed(*record.error)
+        items[index] = item
     return [items[index] for index in sorted(items)]
 
 

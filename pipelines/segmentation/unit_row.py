@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.units import Unit
 
-TRANSIENT_KINDS = frozenset({"missing", "changed", "store", "out_of_memory"})
+TRANSIENT_KINDS = frozenset({"missing", "changed", "store", "denied", "out_of_memory"})
 """Kinds of error rows that may pass when the record is done again; all others are the image's."""
 
 UNIT_ROW = pa.schema(

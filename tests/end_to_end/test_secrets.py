@@ -40,7 +40,6 @@ codes, started = [], dict(os.environ)
 for step in steps:
     os.environ.update(step["environment"])
     sys.argv = step["command"]
-    print("step", *sys.argv, flush=True)
     try:
         importlib.import_module("jobs." + sys.argv[0]).main()
     except SystemExit as end:
@@ -193,12 +192,9 @@ def test_no_secret_leaves_the_environment_whatever_the_jobs_do(store, keys, tmp_
         shutil.rmtree(folder, ignore_errors=True)
     assert hits == []
     # Had there been anything to find, it would have been looked at.
-    assert "AccessDenied" in text
-    assert {"SignatureDoesNotMatch", "InvalidAccessKeyId"} <= set(text.replace("(", " ").split()) | {
-        word for word in ("SignatureDoesNotMatch", "InvalidAccessKeyId") if word in text
-    }
-    assert sum(path.stat().st_size for path in ()) == 0
-    assert len(logs) > 5
+    for word in ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId"):
+        assert word in text
+    assert {path.suffix for path in logs} >= {".log", ".out", ".err"}
     names = " ".join(ref.uri for ref, _ in objects)
     for part in ("_fcn/run/", "_fcn/plan/", "data/gen=", "report.html", "shards/part-"):
         assert part in names

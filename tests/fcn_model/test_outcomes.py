@@ -104,17 +104,17 @@ def test_a_batch_is_halved_until_it_fits_into_memory(
 def test_an_image_is_cut_into_ever_smaller_tiles_until_they_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one, image = narrow(), noise(301, 411)
+    one, image = narrow(), noise(301, 220)
     expected = one(image)
     assert len(np.unique(expected)) > 1
-    smallest = np.prod(tile_plan(one.config.spec, (301, 411), 1).window)
+    smallest = np.prod(tile_plan(one.config.spec, (301, 220), 1).window)
     limited = Limited(one, int(smallest), monkeypatch, OUT_OF_MEMORY[2])
     np.testing.assert_array_equal(one(image), expected)
     failed = [pixels for pixels, fits in limited.passes if not fits]
-    assert failed[0] == 501 * 611
+    assert failed[0] == 501 * 420
     assert failed == sorted(failed, reverse=True)
     assert (
-        sum(fits for _, fits in limited.passes) == tile_plan(one.config.spec, (301, 411), 1).count
+        sum(fits for _, fits in limited.passes) == tile_plan(one.config.spec, (301, 220), 1).count
     )
 
 
@@ -187,12 +187,13 @@ def test_scores_that_are_not_finite_spoil_their_own_image_only() -> None:
 
 
 def test_a_block_that_is_not_finite_is_found_where_it_lies() -> None:
-    dark = np.zeros((150, 700, 3), np.uint8)
+    dark = np.zeros((20, 600, 3), np.uint8)
     plan = tile_plan(overflowing().config.spec, dark.shape[:2], 1)
     one = overflowing(tile_pixels=plan.pixels)
-    assert set(np.unique(one(dark))) == {int(np.unique(one(dark))[0])}
+    assert plan.count > 5
+    assert one(dark).shape == (20, 600)
     spot = dark.copy()
-    spot[140, 660] = 9
+    spot[13, 560] = 9
     with pytest.raises(NonFiniteError) as caught:
         one(spot)
     found = re.search(r"pixel \((\d+), (\d+)\)", str(caught.value))
@@ -205,7 +206,6 @@ def test_a_block_that_is_not_finite_is_found_where_it_lies() -> None:
 
 LITTLE_MEMORY = """
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,22 +215,40 @@ from fcn_model import ClassList, ModelConfig, NetworkSpec, Segmenter, build
 from fcn_model.normalize import TORCHVISION
 
 torch.set_num_threads(1)
-network = build(NetworkSpec(num_classes=2, head="fcn32s", width=1 / 8, fc_width=1))
+network = build(NetworkSpec(num_classes=2, head="fcn32s", width=1 / 16, fc_width=1))
 with torch.no_grad():
     network.get_parameter("score_fr.bias").copy_(torch.tensor([0.0, 1.0]))
-classes = ClassList(names=("a", "b"))
-config = ModelConfig(spec=network.spec, classes=classes, normalization=TORCHVISION)
-segment = Segmenter(network, config, device="cpu")
-image = np.zeros((1200, 1200, 3), np.uint8)
+config = ModelConfig(
+    spec=network.spec, classes=ClassList(names=("a", "b")), normalization=TORCHVISION
+)
+segment = Segmenter(network, config, device="cpu", tile_pixels=10**9)
+image = np.zeros((4000, 1500, 3), np.uint8)
 segment(image[:300, :300])
-if spare := int(sys.argv[1]):
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + spare
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-passes = []
 forward = network.forward
-network.forward = lambda images, sizes: passes.append(1) or forward(images, sizes)
-print("whole passes", len(passes))
+
+
+def told(images, sizes):
+    try:
+        return forward(images, sizes)
+    except RuntimeError as error:
+        print("whole:", error)
+        raise
+
+
+network.forward = told
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 150_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 mask = segment(image)
-print(mask.shape, np.unique(mask), len(passes))
+print("mask:", mask.shape, np.unique(mask))
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_of_little_memory_segments_what_does_not_fit_into_it_whole() -> None:
+    # In one pass two maps of 4 channels in float32 take 230 MB; the process may grow by 150 MB.
+    run = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True, check=True
+    )
+    assert "DefaultCPUAllocator: can't allocate memory" in run.stdout
+    assert run.stdout.endswith("mask: (4000, 1500) [1]\n")

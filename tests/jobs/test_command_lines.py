@@ -14,7 +14,10 @@ from jobs import runtime
 from pipelines.datasets.scenes import write_scenes
 from tests.support.tiny import save_checkpoint
 
-JOBS = ("prepare", "train", "segment", "evaluate", "report", "quickstart", "convert", "geometry")
+JOBS = (
+    *("prepare", "train", "segment", "evaluate", "report", "quickstart", "convert", "geometry"),
+    *("verify", "publish", "gc", "export"),
+)
 
 
 def run(monkeypatch, capsys, name, *arguments):

@@ -1,4 +1,4 @@
-"""Outputs of bulk segmentation made by hand: no network, no Ray, but real plans, parts, snapshots."""
+"""Outputs of segmentation made by hand: no network, no Ray, but real plans, parts and snapshots."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipelines.masks import head, parts, snapshots
 from pipelines.masks.generation import Generation, PartName, data_uri, part_name
 from pipelines.masks.plans import load_plan, plan_units
 from pipelines.masks.snapshot import Snapshot
+from pipelines.masks.verify import verify
 from pipelines.sources import Source, open_source
 from pipelines.units import Unit
 from tests.support.made import CLASSES, picture, png
@@ -122,6 +123,35 @@ def night(
     return done
 
 
+def newest(output: str, made: Generation | None = None) -> Snapshot:
+    """The newest snapshot of a generation, which has one."""
+    found = snapshots.latest(output, (made or generation()).id)
+    assert found is not None
+    return found
+
+
+def retry(output: str, number: int = 1, made: Generation | None = None) -> Snapshot:
+    """Do the first unit of a generation again, as --retry-errors does, and publish."""
+    made = made or generation()
+    uri = write_part(output, made, units(output, made)[0], retry=number)
+    done = snapshot(output, made, [uri])
+    head.advance(output, done)
+    return done
+
+
+def four_generations(folder: Path) -> tuple[str, Path]:
+    """An output with four generations, model-a to model-d, and its folder.
+
+    Each was published after the one before, ten days apart, the last ten days ago.
+    """
+    source = archive(folder / "in", "abcdefgh")
+    output = folder / "out"
+    for letter in "abcd":
+        night(output.as_uri(), source, generation(f"model-{letter}"))
+        make_older(output, 10)
+    return output.as_uri(), output
+
+
 def put_snapshot(output: str, made: Snapshot) -> None:
     """Write a snapshot as it is, whatever it says, and publish it."""
     uri = snapshots.snapshot_uri(output, made.generation, made.sequence)
@@ -133,6 +163,17 @@ def put_snapshot(output: str, made: Snapshot) -> None:
 def units(output: str, made: Generation | None = None) -> tuple[Unit, ...]:
     """The planned units of a generation."""
     return load_plan(output, (made or generation()).id).units
+
+
+def set_first(**fields: Any) -> Callable[[Rows], Rows]:
+    """Change the first row of a unit, to be given to `night`."""
+    return lambda rows: [rows[0] | fields, *rows[1:]]
+
+
+def wrong(output: str, **options: Any) -> dict[str, int]:
+    """What verification finds, by kind."""
+    counts = verify(output, progress=lambda _: None, **options).counts
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def make_older(folder: Path, days: float, *patterns: str) -> None:

@@ -51,7 +51,7 @@ def stored(tmp_path):
 
 
 def test_rows_hold_unless_their_image_changed_or_their_error_may_pass(stored):
-    path, unit, name, rows = stored
+    path, _, name, rows = stored
     states = carry.row_states(path.as_uri(), GENERATION, name)
     assert states == [carry.RowState(row["uri"], row["etag"], row["transient"]) for row in rows]
     changed = {5, 70, 299}

@@ -266,7 +266,7 @@ def _check_quiet(world):
         del world.files[name]  # deletions are no work either
     for again in (EVERYTHING, Again()):
         work = _night(world, again).work
-        assert not (work.todo or work.retry or work.changed or work.parked or work.strays)
+        assert [*work.todo, *work.retry, *work.changed, *work.parked, *work.strays] == []
         assert world.published == before
 
 

@@ -1,4 +1,4 @@
-"""A unit that fails night after night is left alone in the end, and never counted twice by a run."""
+"""A unit that fails night after night is left alone in the end; a run counts once."""
 
 from __future__ import annotations
 

@@ -137,8 +137,8 @@ def test_a_dry_plan_is_the_plan_to_come_and_writes_nothing(tmp_path):
     assert len(dry.units) == 3
     assert sorted(output.rglob("*")) == before
     assert _plan(archive, output)[1] == dry
+    _images(tmp_path / "other", ["x"])
     with pytest.raises(InputError, match="another --output"):
-        _images(tmp_path / "other", ["x"])
         _plan(tmp_path / "other", output, dry=True)
 
 

@@ -265,7 +265,7 @@ def test_of_several_complete_cuts_the_newest_counts_until_that_of_now_is_complet
 def test_a_deleted_shard_keeps_its_rows_and_is_no_work():
     for parts in ([], [part_name(OLD[0])], [part_name(unit) for unit in OLD]):
         work = sort_out(Plan(OLD), _of(()), _found(*parts), EVERYTHING)
-        assert not (work.todo or work.retry or work.changed)
+        assert [*work.todo, *work.retry, *work.changed] == []
         assert (len(work.done), work.gone) == (len(parts), 1)
         assert list(work.settle(Plan(OLD), parts).parts) == sorted(parts)
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.segmentation import confined
 from pipelines.segmentation.confined import Child, ChildError
+from pipelines.segmentation.messages import Message
 
 PRELUDE = """
 import json, os, signal, struct, sys, time
@@ -38,7 +39,7 @@ def child(code: str) -> Child:
     return made
 
 
-def ask(asked: Child, body: bytes = b"", *, seconds: float = 30) -> tuple[dict, bytes]:
+def ask(asked: Child, body: bytes = b"", *, seconds: float = 30) -> Message:
     return asked.ask({"a": 1}, body, phase="while working", seconds=seconds, growth=64 * MIB)
 
 

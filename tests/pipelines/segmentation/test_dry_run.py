@@ -295,14 +295,14 @@ def test_every_list_of_work_is_named_with_its_contents():
     text = "\n".join(work_lines(work))
     for wanted in (
         "2 units new: to be segmented (2 images, 2.0 kB)",
-        "1 units changed since they were segmented: to be segmented again (1 images, 1.0 kB)",
-        "1 units with errors that may pass",
-        "1 units done before",
-        "2 units changed since they were segmented, which --replace-changed would redo",
-        "1 units parked",
-        "1 units vanished",
-        "4 planned files are gone",
-        "1 parts are of units that no plan has",
+        "1 unit changed since: to be segmented again (1 image, 1.0 kB)",
+        "1 unit with errors that may pass",
+        "1 unit done before",
+        "2 units changed since, whose old masks stay without --replace-changed",
+        "1 unit parked",
+        "1 unit deleted before",
+        "gone since they were planned: 4 files",
+        "of units that no plan has: 1 part;",
     ):
         assert wanted in text, wanted
     assert list(work_lines(Worklist())) == []

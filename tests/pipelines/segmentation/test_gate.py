@@ -43,3 +43,9 @@ def test_scores_that_are_no_numbers_fail_the_run_by_themselves(broken, fails):
 
 def test_a_run_that_made_nothing_has_no_faults():
     assert faults([], _config(max_error_rate=0, max_constant_rate=0)) == []
+
+
+def test_rows_of_images_that_were_known_to_be_gone_are_not_held_against_it():
+    made = [_part(10, errors={"missing": 3, "empty": 1})]
+    assert faults(made, _config(max_error_rate=0.1), expected={"missing": 5}) == []
+    assert len(faults(made, _config(max_error_rate=0.1), expected={"missing": 2})) == 1

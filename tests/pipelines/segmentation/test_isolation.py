@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -67,7 +68,7 @@ def job_for(folder: Path, checkpoint: Path, output: str = "out") -> Job:
     )
 
 
-def rows_of(job: Job, receipt: dict) -> list[dict]:
+def rows_of(job: Job, receipt: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of the part that a receipt names."""
     file = storage.join(data_uri(job.output, job.generation), receipt["part"])
     return pq.read_table(io.BytesIO(storage.read_bytes(file))).to_pylist()
@@ -130,12 +131,12 @@ def test_records_that_break_their_process_become_one_error_row_each_and_the_rest
     ]
 
 
-def as_usual(row: dict) -> dict:
+def as_usual(row: dict[str, Any]) -> dict[str, Any]:
     """A row without the number of its tries."""
     return {name: value for name, value in row.items() if name != "attempts"}
 
 
-def done_together(row: UnitRow, job: Job) -> list[dict]:
+def done_together(row: UnitRow, job: Job) -> list[dict[str, Any]]:
     """What the usual stages make of the unit in this process, which the poison does not reach.
 
     The endless JPEG, the only large one, is refused by its size.

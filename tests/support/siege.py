@@ -1,0 +1,180 @@
+"""A whole night under siege: rounds of the job with kills and a bad network, then the bill.
+
+Every round starts the same command, one process of it or two that race, kills parts of it at random
+moments and at last the whole of it. When enough was killed, the command is run until it ends by
+itself. Then every input record must stand exactly once, with the mask that it has in peace.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from fcn_model import load_segmenter
+from tests.support.chaos import Chaos, Run, Target
+from tests.support.proxy import FaultProxy
+from tests.support.seaweed import Seaweed
+from tests.support.tiny import save_checkpoint
+from tests.support.watcher import Watcher
+
+SMALL: list[Target] = ["task worker", "task worker", "model actor", "other Ray process"]
+LARGE: list[Target] = ["driver", "head"]
+
+
+@dataclass
+class Bill:
+    """What was done to the job, and what it cost. The figures of the second group must be 0."""
+
+    seed: int
+    records: int
+    rounds: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    polls: int = 0
+    seconds: float = 0.0
+
+    lost: int = 0
+    doubled: int = 0
+    unexpected: int = 0
+    wrong: int = 0
+    changed: int = 0
+    vanished: int = 0
+    unreadable: int = 0
+
+    @property
+    def damage(self) -> dict[str, int]:
+        """What must not have happened, and how often it did."""
+        names = ("lost", "doubled", "unexpected", "wrong", "changed", "vanished", "unreadable")
+        return {name: getattr(self, name) for name in names}
+
+    def lines(self) -> list[str]:
+        """The bill as text."""
+        return [
+            f"seed {self.seed}: {self.records} records, {self.rounds} starts, {self.seconds:.0f} s",
+            f"polls by a reader: {self.polls}",
+            f"killed: {self.kills.total()} ({_listed(self.kills)})",
+            f"network faults: {self.faults.total()} ({_listed(self.faults)})",
+            ", ".join(f"{name} {count}" for name, count in self.damage.items()),
+        ]
+
+
+class Siege:
+    """One archive, one output, and everything that happens to the job between them."""
+
+    def __init__(
+        self, server: Seaweed, folder: Path, *, seed: int, images: int, rate: float = 0.1
+    ) -> None:
+        self.server, self.folder, self.rate = server, folder, rate
+        self.chaos = Chaos(seed)
+        self.bill = Bill(seed, images)
+        self.root = server.uri("siege")
+        self.client = server.client()
+        self._prefix = self.root.removeprefix(f"s3://{server.bucket}/")
+        self._logs = 0
+        save_checkpoint(folder / "checkpoint")
+        self.expected = self._fill(images)
+
+    def run(self, *, kills: int, final_seconds: float = 600) -> Bill:
+        """Rounds until enough was killed, then the same command until it ends with 0."""
+        started = time.monotonic()
+        proxy = FaultProxy(self.server.endpoint, seed=self.bill.seed, rate=self.rate)
+        watcher = Watcher(self.client, self.server.bucket, f"{self._prefix}/out")
+        with proxy, watcher:
+            while self.chaos.kills.total() < kills:
+                self._round(proxy, watcher)
+            self._finish(proxy, final_seconds)
+        bill = self.bill
+        bill.kills, bill.faults, bill.polls = self.chaos.kills, proxy.injected, watcher.polls
+        bill.changed, bill.vanished = len(watcher.changed), len(watcher.vanished)
+        bill.unreadable = len(watcher.unreadable)
+        counts = watcher.counts()
+        bill.lost = sum(counts[uri] == 0 for uri in self.expected)
+        bill.doubled = sum(count - 1 for count in counts.values())
+        bill.unexpected = len(counts.keys() - self.expected.keys())
+        bill.wrong = self._wrong(watcher)
+        bill.seconds = time.monotonic() - started
+        return bill
+
+    def _round(self, proxy: FaultProxy, watcher: Watcher) -> None:
+        rng = self.chaos.rng
+        runs = [self._start(proxy) for _ in range(2 if rng.random() < 1 / 3 else 1)]
+        try:
+            have, until = len(watcher.rows), time.monotonic() + 120
+            early = rng.random() < 1 / 4  # before it has committed anything
+            while all(run.running for run in runs) and time.monotonic() < until:
+                if early or len(watcher.rows) > have:
+                    break
+                time.sleep(0.1)
+            for run in runs:
+                self.chaos.harass(run, SMALL, seconds=rng.uniform(2, 8), pause=(0.3, 1.0))
+            for run in runs:
+                if run.running:
+                    self.chaos.kill(run, rng.choice(LARGE))
+        finally:
+            for run in runs:
+                run.end()
+
+    def _finish(self, proxy: FaultProxy, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            run = self._start(proxy)
+            try:
+                code = run.process.wait(max(1, until - time.monotonic()))
+            finally:
+                run.end()
+            if code == 0:
+                return
+        raise AssertionError(f"the job did not end well in {seconds} s: {run.log.read_text()}")
+
+    def _start(self, proxy: FaultProxy) -> Run:
+        self._logs += 1
+        self.bill.rounds += 1
+        environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
+        arguments = ["--input", f"{self.root}/archive", "--output", f"{self.root}/out"]
+        arguments += ["--checkpoint", str(self.folder / "checkpoint"), "--unit-records", "4"]
+        return Run(arguments, environment, self.folder / f"{self._logs}.log")
+
+    def _fill(self, images: int) -> dict[str, np.ndarray | None]:
+        """Upload an archive; by URI the mask that each image has in peace, None for broken ones."""
+        segmenter = load_segmenter(self.folder / "checkpoint")
+        rng = np.random.default_rng(self.bill.seed)
+        expected: dict[str, np.ndarray | None] = {}
+        for index in range(images):
+            key = f"{self._prefix}/archive/{index:04d}.png"
+            pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            broken = index % 23 == 7
+            body = file.getvalue()[: 60 if broken else None]
+            self.client.put_object(Bucket=self.server.bucket, Key=key, Body=body)
+            uri = f"s3://{self.server.bucket}/{key}"
+            expected[uri] = None if broken else segmenter(pixels)
+        return expected
+
+    def _wrong(self, watcher: Watcher) -> int:
+        """Rows whose mask or status is not what it is in peace."""
+        wrong = 0
+        for key in watcher.rows:
+            body = self.client.get_object(Bucket=self.server.bucket, Key=key)["Body"].read()
+            for row in pq.read_table(io.BytesIO(body)).to_pylist():
+                mask = self.expected.get(row["uri"])
+                if mask is None:
+                    wrong += row["status"] != "error"
+                elif row["status"] != "ok":
+                    wrong += 1
+                else:
+                    stored = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"])))
+                    wrong += not np.array_equal(stored, mask)
+        return wrong
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
