@@ -69,9 +69,10 @@ MASKS = pa.schema(
 )
 """One row per input record, in record order. ``status`` is ``ok`` or ``error``; an error row has a
 null mask and null ``class_pixels``, and ``error_kind`` and ``error`` say why; both are empty in an
-``ok`` row. ``attempts`` says how often the record was tried; ``transient`` error rows may pass when
-tried again, as ``segment --retry-errors`` does. ``class_pixels[c]`` counts the pixels of class c. ``model`` is the checkpoint's digest.
-(``unit``, ``record``) identify the input record, also when two records share a key."""
+``ok`` row. ``attempts`` says how often the record was tried; ``transient`` error rows may pass if
+tried again, as ``segment --retry-errors`` does. ``class_pixels[c]`` counts the pixels of class c.
+``model`` is the checkpoint's digest. (``unit``, ``record``) identify the input record, also when
+two records share a key."""
 
 SUMMARY = pa.schema(
     [

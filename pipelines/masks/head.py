@@ -19,10 +19,9 @@ from pipelines.errors import (
     ChangedError,
     ForeignObjectError,
     IncompleteError,
-    NotFoundError,
     StoreError,
 )
-from pipelines.masks import snapshots
+from pipelines.masks import condemned, snapshots
 from pipelines.masks.snapshot import Snapshot
 
 TRIES = 20
@@ -60,10 +59,8 @@ def move(output: str, to: Head, *, from_: Head | None) -> bool:
     True if it stands at ``to`` afterwards, also if another writer had put it there. False if it
     stands elsewhere, untouched. Raises NotFoundError if there is no such snapshot.
     """
-    target = snapshots.snapshot_uri(output, to.generation, to.sequence)
-    if storage.stat(target) is None:
-        raise NotFoundError(f"cannot publish {to}: there is no {target}")
     now, etag = _read(output)
+    condemned.refuse_snapshot(output, to.generation, to.sequence)
     if now == to:
         return True
     if now != from_:

@@ -203,11 +203,13 @@ def _footer(uri: str) -> pq.FileMetaData | None:
 
 def _leaf_columns() -> list[str]:
     paths = []
-    for field in MASKS:
-        if pa.types.is_struct(field.type):
-            paths += [f"{field.name}.{child.name}" for child in field.type if child.name != "bytes"]
-        elif pa.types.is_list(field.type):
-            paths.append(f"{field.name}.list.element")
+    for column in MASKS:
+        if pa.types.is_struct(column.type):
+            paths += [
+                f"{column.name}.{child.name}" for child in column.type if child.name != "bytes"
+            ]
+        elif pa.types.is_list(column.type):
+            paths.append(f"{column.name}.list.element")
         else:
-            paths.append(field.name)
+            paths.append(column.name)
     return paths

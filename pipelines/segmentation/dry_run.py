@@ -69,7 +69,7 @@ def dry_run(config: SegmentConfig, source: Source, say: Say, *, ready: Ready | N
         say(line)
     units = [task.unit for task in (*work.todo, *work.retry)]
     if not units:
-        say(f"nothing to do: {night.folder} is complete. Nothing was written")
+        say(f"nothing to do in {night.folder}; nothing was written")
         return
     sample = sampling.take(units, SAMPLED, config.max_pixels)
     for line in (*size_lines(sample), *tile_lines(sample, night)):

@@ -31,9 +31,10 @@ def segment(
 ) -> SegmentResult:
     """Segment every record of ``source``; what is done already is not done again.
 
-    Needs a running Ray. ``ready`` is the preflight's result where that was made before. Raises InputError, CheckpointError, StoreError or ClusterError before any
-    work; after it NotPublishedError if the quality gate failed, and IncompleteError if a unit has
-    no part, or an old one. What was finished stays in every case.
+    Needs a running Ray. ``ready`` is the preflight's result where that was made before. Raises
+    InputError, CheckpointError, StoreError or ClusterError before any work; after it
+    NotPublishedError if the quality gate failed, and IncompleteError if a unit has no part, or an
+    old one. What was finished stays in every case.
     """
     started = time.monotonic()
     night = open_night(config, source, ready or preflight.check(config, source))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pipelines.masks import head, parked, plans, snapshots
+from pipelines.masks import condemned, head, parked, plans, snapshots
 from pipelines.masks.generation import PartName
 from pipelines.masks.parts import Stats, list_parts
 from pipelines.masks.plans import Plan
@@ -101,6 +101,7 @@ def publish(
 
     def change(_: Snapshot | None) -> tuple[list[SnapshotPart], frozenset[str]]:
         settled = _settled(night, plan, work, standing)
+        condemned.refuse_parts(night.output, night.generation.id, settled.parts)
         return standing.of(settled.parts), settled.drop
 
     snapshot = snapshots.extend_by(night.output, night.generation.id, change, night.run)

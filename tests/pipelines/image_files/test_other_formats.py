@@ -14,6 +14,7 @@ from pipelines.errors import ImageError
 from tests.support.odd_images import RAMP, encoded, exif, gif, photo, turned
 
 COLORS = [(value, 255 - value, 3) for value in range(256)]
+KINDS = {"not_an_image", "truncated", "too_large", "unsupported_mode", "hostile"}
 INDICES = np.arange(32, dtype=np.uint8).reshape(4, 8)
 
 
@@ -177,3 +178,24 @@ def test_what_is_no_image_is_named_with_the_formats_that_are_read(start: bytes, 
 def test_a_label_in_another_format_is_told_which_is_wanted() -> None:
     with pytest.raises(ImageError, match=r"no PNG file; .* looks like a GIF image"):
         images.decode_label(gif((4, 8), [((0, 0), INDICES)], COLORS))
+
+
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "MPO"]
+)
+def test_whatever_is_damaged_is_an_image_of_its_size_or_an_error_of_a_kind(kind: str) -> None:
+    image = Image.fromarray(photo(24, 40))
+    options = {"save_all": True, "append_images": [image.rotate(180)]} if kind == "MPO" else {}
+    good = encoded(image, kind, **options)
+    random, kinds = np.random.default_rng(9), set()
+    for _ in range(120):
+        data = bytearray(good)
+        end = min(300, len(data)) if random.random() < 0.7 else len(data)
+        data[random.integers(end)] = random.integers(256)
+        try:
+            size = images.decode_image(bytes(data)).shape[:2]
+        except ImageError as error:
+            kinds.add(error.kind)
+        else:
+            assert size == images.probe(bytes(data))
+    assert kinds <= KINDS

@@ -257,3 +257,13 @@ def test_an_output_that_never_stands_still_is_left_alone(monkeypatch, made):
     with pytest.raises(StoreError, match="changed 10 times"):
         removed(output)
     assert set(outputs.everything(folder)) == names
+
+
+def test_a_mover_that_starts_before_the_removal_looks_again(monkeypatch, four_models):
+    output, _ = four_models
+    now = head.read(output)
+    with monkeypatch.context() as patch:
+        meanwhile(patch, head, "_read", lambda: removed(output))
+        with pytest.raises(NotFoundError):
+            head.move(output, Head(generation=A, sequence=1), from_=now)
+    assert head.read(output) == now

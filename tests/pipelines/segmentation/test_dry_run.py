@@ -23,6 +23,7 @@ from pipelines.masks.worklist import Task, Worklist
 from pipelines.segmentation import sampling
 from pipelines.segmentation.calibration import Calibration, measure, on_cluster
 from pipelines.segmentation.dry_run import dry_run, estimated, tile_lines, work_lines
+from pipelines.segmentation.night import segment
 from pipelines.segmentation.opening import Night
 from pipelines.segmentation.sampling import pieces, take
 from pipelines.segmentation.settings import SegmentConfig
@@ -137,6 +138,37 @@ def test_a_dry_run_tells_what_there_is_and_changes_nothing(ray_session, root, ch
         assert wanted in text, (wanted, text)
     assert re.search(r"network \d+ ms, .* images/s with one actor, [\d.]+ with 2", text), text
     assert lines[-1] == "nothing was written"
+
+
+@pytest.mark.ray
+def test_after_a_run_only_what_came_or_changed_since_is_to_do(ray_session, tmp_path, checkpoint):
+    _archive(storage.parse_uri(str(tmp_path / "in")), sizes=SIZES[:3])
+    config = SegmentConfig(checkpoint=checkpoint, output=str(tmp_path / "out"))
+
+    def lines_of(config):
+        lines: list[str] = []
+        dry_run(config, open_source(str(tmp_path / "in"), unit_records=3), lines.append)
+        return lines
+
+    segment(config, open_source(str(tmp_path / "in"), unit_records=3), progress=lambda text: None)
+    before = _everything(storage.parse_uri(str(tmp_path)))
+    assert lines_of(config)[-1].startswith("nothing to do")
+    (tmp_path / "in/late.png").write_bytes(_png((9, 9), 9)[0])
+    (tmp_path / "in/1.png").write_bytes(_png((8, 9), 9)[0])
+    (tmp_path / "in/broken.png").unlink()
+    text = "\n".join(lines_of(config))
+    for wanted in (
+        "1 unit new",
+        "1 unit done before",
+        "1 unit changed since, whose old",
+        "1 file;",
+    ):
+        assert wanted in text, (wanted, text)
+    text = "\n".join(lines_of(replace(config, replace_changed=True)))
+    assert "1 unit changed since: to be segmented again" in text
+    assert {ref for ref in before[0] if "/out/" in ref.uri} == {
+        ref for ref in _everything(storage.parse_uri(str(tmp_path)))[0] if "/out/" in ref.uri
+    }
 
 
 def test_the_sample_of_an_input_is_spread_over_it_and_costs_no_more_than_its_headers(
