@@ -66,13 +66,19 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def quiet_ray() -> None:
+    """Set what Ray reads from the environment when it is imported."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards."""
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet_ray()
     import ray.data  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
 
+    from pipelines import cluster_access  # noqa: PLC0415
     from pipelines.cluster import LOCAL_CPUS, usable_cores  # noqa: PLC0415
 
     if ray.is_initialized():
@@ -81,10 +87,12 @@ def ray_session() -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
+            joined = ray.init(**quiet)
         else:
+            joined = None
+            cluster_access.give_own_token()
             cpus = max(LOCAL_CPUS, usable_cores())
-            # Loopback: a cluster that only this job uses has no business on the network.
+            # Ray's services listen on every interface all the same; the token keeps others out.
             local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
             ray.init(num_cpus=cpus, **local, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -94,6 +102,11 @@ def ray_session() -> Iterator[None]:
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
+        if joined is not None:
+            cluster_access.require_token(joined.dashboard_url)
+            warning = cluster_access.readable_token_file()
+            if warning:
+                say(f"warning: {warning}")
         yield
     finally:
         ray.shutdown()

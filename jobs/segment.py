@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.options import Layout
-from jobs.runtime import ray_session, run_job, say
-from pipelines.segmentation import preflight
+from jobs.runtime import quiet_ray, ray_session, run_job, say
 from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 
@@ -41,6 +40,9 @@ def work(options: Segment) -> None:
         split=options.split,
         unit_records=options.unit_records,
     )
+    quiet_ray()
+    from pipelines.segmentation import preflight  # noqa: PLC0415  (imports Ray, too)
+
     ready = preflight.check(options.run, source)  # Ray takes as long to start as all of this
     with ray_session():
         if options.dry_run:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fcn_model.classes import ClassList
 from fcn_model.errors import FCNError
-from pipelines import storage
 from pipelines.errors import ShardError
+from pipelines.parquet_file import ParquetFile, open_parquet
 from pipelines.records import LABEL, Record
 from pipelines.schemas import IMAGE, PLANES, SHARD, classes_of, tasks_of
 from pipelines.storage import ObjectRef
 
-MAX_ROW_GROUP_BYTES = 2 << 30
+_NEVER_NULL = ("key", "uri", "etag")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Footer:
 
 def read_footer(ref: ObjectRef) -> Footer:
     """The footer of a shard. Raises ShardError if it is damaged or columns are missing."""
-    with _opened(ref) as file:
+    with open_parquet(ref) as file:
         return _footer(ref, file)
 
 
@@ -93,21 +91,23 @@ def _read_range(
     ref: ObjectRef, start: int, stop: int | None, columns: list[str], *, optional: bool = False
 ) -> pa.Table:
     """Some columns of some rows; with ``optional``, those of the columns that there are."""
-    with _opened(ref) as file:
+    with open_parquet(ref) as file:
         footer = _footer(ref, file)
         total = sum(footer.group_rows)
         stop = total if stop is None else stop
         if not 0 <= start <= stop <= total:
             raise ShardError(f"{ref.uri}: rows {start} to {stop} are wanted, it has {total}")
-        absent = [name for name in columns if name not in file.schema_arrow.names]
+        absent = [name for name in columns if name not in file.schema.names]
         if absent and not optional:
             raise ShardError(f"{ref.uri}: there is no column {absent[0]!r}, which is wanted")
         columns = [name for name in columns if name not in absent]
         groups, first = _groups(footer.group_rows, start, stop)
-        if any(footer.group_bytes[group] > MAX_ROW_GROUP_BYTES for group in groups):
-            raise ShardError(f"{ref.uri}: a row group is over {MAX_ROW_GROUP_BYTES} bytes")
-        table = file.read_row_groups(groups, columns=columns, use_threads=False)
-    return table.slice(start - first, stop - start)
+        table = file.read(groups, columns).slice(start - first, stop - start)
+    for name in columns:
+        if name in _NEVER_NULL and table[name].null_count:
+            row = start + table[name].is_null().to_pylist().index(True)
+            raise ShardError(f"{ref.uri}: row {row} has no {name}")
+    return table
 
 
 def _groups(group_rows: tuple[int, ...], start: int, stop: int) -> tuple[list[int], int]:
@@ -122,8 +122,8 @@ def _groups(group_rows: tuple[int, ...], start: int, stop: int) -> tuple[list[in
     return groups, first if groups else start
 
 
-def _footer(ref: ObjectRef, file: pq.ParquetFile) -> Footer:
-    schema = file.schema_arrow
+def _footer(ref: ObjectRef, file: ParquetFile) -> Footer:
+    schema = file.schema
     missing = [field.name for field in SHARD if field.name not in schema.names]
     if missing:
         raise ShardError(
@@ -132,30 +132,20 @@ def _footer(ref: ObjectRef, file: pq.ParquetFile) -> Footer:
         )
     planes = tuple(name for name in PLANES if name in schema.names)
     for field in (*SHARD, *(pa.field(name, IMAGE) for name in planes)):
-        if schema.field(field.name).type != field.type:
-            found = schema.field(field.name).type
-            raise ShardError(f"{ref.uri}: column {field.name!r} is {found}, wanted {field.type}")
-    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        found = [other.type for other in schema if other.name == field.name]
+        if found != [field.type]:
+            named = " and ".join(map(str, found))
+            raise ShardError(f"{ref.uri}: column {field.name!r} is {named}, wanted {field.type}")
     stored = schema.metadata or {}
+    try:
+        classes, tasks = classes_of(schema), tasks_of(schema)
+    except (FCNError, ValueError, AttributeError, TypeError) as error:
+        raise ShardError(f"{ref.uri}: its class list is damaged: {error}") from error
     return Footer(
-        group_rows=tuple(group.num_rows for group in groups),
-        group_bytes=tuple(group.total_byte_size for group in groups),
-        classes=classes_of(schema),
+        group_rows=file.group_rows,
+        group_bytes=file.group_bytes,
+        classes=classes,
         metadata={key.decode(): value.decode(errors="replace") for key, value in stored.items()},
-        tasks=tasks_of(schema),
+        tasks=tasks,
         planes=planes,
     )
-
-
-@contextmanager
-def _opened(ref: ObjectRef) -> Iterator[pq.ParquetFile]:
-    """The shard opened; what Arrow raises about its bytes becomes ShardError."""
-    with storage.open_ranged(ref) as source:
-        try:
-            with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as file:
-                yield file
-        except FCNError:
-            raise  # the store's own errors pass through Arrow unchanged
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ShardError(f"{ref.uri}: the Parquet file is damaged: {reason}") from error

@@ -8,6 +8,8 @@ from typing import Any
 
 from ray.util.metrics import Counter
 
+from pipelines.segmentation.amounts import duration
+
 Say = Callable[[str], None]
 
 OFTEN, SELDOM = 2.0, 60.0
@@ -52,7 +54,7 @@ class Progress:
         return (
             f"{self.done} of {self.units} units, {self.records} images, "
             f"{self.records / max(elapsed, 1e-9):.1f} images/s, {self.errors} error rows, "
-            f"{self.failed} failed units, about {_duration(left)} left"
+            f"{self.failed} failed units, about {duration(left)} left"
         )
 
     def _count(self, receipt: dict[str, Any], stats: dict[str, Any]) -> None:
@@ -65,9 +67,3 @@ class Progress:
         for stage, seconds in receipt["seconds"].items():
             if seconds > 0:
                 self._seconds.inc(seconds, {"stage": stage})
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -100,7 +100,10 @@ def relative(uri: str, root: str) -> str:
 
 
 def _refused(text: str, why: str) -> InputError:
-    return InputError(f"cannot use {text!r} as a URI: {why}; {_ALLOWED}")
+    """The error that shows the text, but neither a password nor a query, which may be signed."""
+    shown = re.sub(r"^([^/]*://)[^/]*@", r"\1***@", text)
+    shown = re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
+    return InputError(f"cannot use {shown!r} as a URI: {why}; {_ALLOWED}")
 
 
 def _from_plain_path(text: str) -> str:
@@ -112,6 +115,8 @@ def _from_plain_path(text: str) -> str:
 
 def _from_s3(text: str, rest: str) -> str:
     bucket, _, key = rest.removesuffix("/").partition("/")
+    if "@" in bucket:
+        raise _refused(text, "credentials come from AWS_* variables, never from a URI")
     if not _BUCKET.match(bucket):
         raise _refused(text, f"{bucket!r} is not a bucket name")
     if key:

@@ -1,0 +1,221 @@
+"""A Parquet file of unknown origin, opened so that it takes no more memory than it has a right to.
+
+Its footer is looked at before a library builds objects from it, and the pages of the wanted columns
+before a library unpacks them; the library sees nothing of the file but those.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fcn_model.errors import FCNError
+from pipelines import storage
+from pipelines.errors import ShardError
+from pipelines.parquet_pages import unpacked_bytes
+from pipelines.storage import ObjectRef
+from pipelines.thrift_walk import read_struct
+
+MAX_READ_BYTES = 2 << 30
+"""Of what one reading fetches, and of what that unpacks to."""
+MAX_GROUP_ROWS = 1 << 20
+MAX_FOOTER_BYTES = 64 << 20
+SMALL_FOOTER_BYTES = 256 << 10
+"""Up to here a footer is not walked first: a library makes at most 60 MB of it."""
+
+_MAGIC = b"PAR1"
+_TAIL_BYTES = 64 << 10
+_GAP_BYTES = 64 << 10
+"""Ranges this close together are fetched in one request."""
+
+
+class ParquetFile:
+    """An opened file: ``metadata`` and ``schema`` as Arrow has them."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._size = source.seek(0, io.SEEK_END)
+        self._tail = self._fetched(max(0, self._size - _TAIL_BYTES), self._size)
+        footer = self._read_footer()
+        self._footer_start = self._size - len(footer)
+        with pq.ParquetFile(pa.BufferReader(_MAGIC + footer)) as file:
+            self.metadata: pq.FileMetaData = file.metadata
+            self.schema: pa.Schema = file.schema_arrow
+        groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
+        self.group_rows = tuple(group.num_rows for group in groups)
+        self.group_bytes = tuple(group.total_byte_size for group in groups)
+        if not all(0 <= rows <= MAX_GROUP_ROWS for rows in self.group_rows):
+            raise ShardError(f"a row group claims {max(self.group_rows, key=abs)} rows")
+        if sum(self.group_rows) != self.metadata.num_rows or min(self.group_bytes, default=0) < 0:
+            raise ShardError(
+                f"its row groups have {sum(self.group_rows)} rows, it claims "
+                f"{self.metadata.num_rows}"
+            )
+
+    def read(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Some columns of some row groups, checksums verified where there are any.
+
+        Raises ShardError if more than `MAX_READ_BYTES` would be needed.
+        """
+        chunks = [
+            (column, *self._range(column))
+            for group in groups
+            for column in _columns(self.metadata.row_group(group), columns)
+        ]
+        if sum(end - start for _, start, end in chunks) > MAX_READ_BYTES:
+            raise ShardError(f"over {MAX_READ_BYTES} bytes are wanted of it at once")
+        pieces = _Pieces(self._size)
+        for start, end in _merged((start, end) for _, start, end in chunks):
+            pieces.keep(start, self._read(start, end))
+        unpacked = 0
+        for column, start, end in chunks:
+            unpacked += unpacked_bytes(pieces.between(start, end), column)
+            if unpacked > MAX_READ_BYTES:
+                raise ShardError(f"its rows would unpack to over {MAX_READ_BYTES} bytes")
+        options = {"metadata": self.metadata, "pre_buffer": False}
+        with pq.ParquetFile(pieces, page_checksum_verification=True, **options) as file:
+            table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
+        table.validate(full=True)
+        rows = sum(self.group_rows[group] for group in groups)
+        if table.num_rows != rows:
+            raise ShardError(f"{table.num_rows} rows came of {rows}")
+        return table
+
+    def _read_footer(self) -> bytes:
+        """The footer with its length and the mark behind it, looked at."""
+        length = int.from_bytes(self._tail[-8:-4], "little")
+        start = self._size - 8 - length
+        if self._tail[-4:] != _MAGIC or start < len(_MAGIC):
+            raise ShardError("it does not end as a Parquet file does")
+        if length > MAX_FOOTER_BYTES:
+            raise ShardError(f"its footer has {length} bytes; make smaller shards")
+        footer = self._read(start, self._size)
+        if length > SMALL_FOOTER_BYTES:
+            read_struct(footer)
+        return footer
+
+    def _range(self, column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+        """Where a column chunk lies in the file."""
+        start = column.data_page_offset
+        if column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        end = start + column.total_compressed_size
+        if not len(_MAGIC) <= start <= end <= self._footer_start:
+            raise ShardError(f"column {column.path_in_schema} lies at bytes {start} to {end}")
+        return start, end
+
+    def _read(self, start: int, end: int) -> bytes:
+        """Bytes of the file, from what was fetched first if they are there."""
+        place = start - (self._size - len(self._tail))
+        return self._fetched(start, end) if place < 0 else self._tail[place : place + end - start]
+
+    def _fetched(self, start: int, end: int) -> bytes:
+        self._source.seek(start)
+        data = self._source.read(end - start)
+        if len(data) != end - start:
+            raise ShardError(f"it ends at byte {start + len(data)}, {self._size} are listed")
+        return data
+
+
+class _Pieces(io.RawIOBase):
+    """Parts of a file at their places, for Arrow to read as if they were the file."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self._position = 0
+        self._starts: list[int] = []
+        self._data: list[bytes] = []
+
+    def keep(self, start: int, data: bytes) -> None:
+        """Remember the next part; parts come in order and do not overlap."""
+        self._starts.append(start)
+        self._data.append(data)
+
+    def between(self, start: int, end: int) -> memoryview:
+        """Bytes of one part, uncopied. Raises ShardError if they were not fetched."""
+        place = bisect_right(self._starts, start) - 1
+        if place < 0 or end > self._starts[place] + len(self._data[place]):
+            raise ShardError(f"its bytes {start} to {end} are in no column")
+        return memoryview(self._data[place])[
+            start - self._starts[place] : end - self._starts[place]
+        ]
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The offset of the next read in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the offset of the next read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next ``size`` bytes, all up to the end of the file if negative."""
+        left = self._size - self._position
+        count = left if size is None or size < 0 else min(size, left)
+        data = bytes(self.between(self._position, self._position + count)) if count > 0 else b""
+        self._position += len(data)
+        return data
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of bytes in order, near neighbours as one."""
+    first, last = -1, -1
+    for start, end in sorted(ranges):
+        if first >= 0 and start <= last + _GAP_BYTES:
+            last = max(last, end)
+            continue
+        if first >= 0:
+            yield first, last
+        first, last = start, end
+    if first >= 0:
+        yield first, last
+
+
+def _columns(group: Any, names: Sequence[str]) -> Iterator[pq.ColumnChunkMetaData]:
+    """The chunks that make up the named columns, which may be structs."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema.split(".")[0] in names:
+            if column.num_values != group.num_rows:
+                raise ShardError(
+                    f"column {column.path_in_schema} has {column.num_values} values in a row group "
+                    f"of {group.num_rows} rows"
+                )
+            yield column
+
+
+@contextmanager
+def open_parquet(ref: ObjectRef) -> Iterator[ParquetFile]:
+    """A Parquet object opened; what is wrong with its bytes becomes ShardError, naming it.
+
+    Only for files without repeated columns among those that are read: a row is a value.
+    """
+    with storage.open_ranged(ref) as source:
+        try:
+            yield ParquetFile(source)
+        except ShardError as error:
+            if str(error).startswith(ref.uri):
+                raise
+            raise ShardError(f"{ref.uri}: {error}; is it damaged?") from error
+        except FCNError:
+            raise  # the store's own errors pass through Arrow unchanged
+        except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            raise ShardError(f"{ref.uri}: the Parquet file is damaged: {reason}") from error
