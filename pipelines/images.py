@@ -107,7 +107,7 @@ def _png(
     format_of(data, ("PNG",))
     header = png.read_header(data)
     if (header.color, header.bits) not in kinds:
-        text = f"{wanted}; this one has colour type {header.color} and {header.bits} bits"
+        text = f"{wanted}; this one has {png.COLORS[header.color]} of {header.bits} bits"
         raise ImageError("unsupported_mode", text)
     _check_size(header.height, header.width, max_pixels)
     return np.array(opened.load_png(data))

@@ -18,25 +18,28 @@ import pyarrow.parquet as pq
 from fcn_model.errors import FCNError
 from pipelines import storage
 from pipelines.errors import ShardError
-from pipelines.parquet_pages import unpacked_bytes
+from pipelines.parquet_pages import Chunk, unpacked_bytes
 from pipelines.storage import ObjectRef
-from pipelines.thrift_walk import read_struct
+from pipelines.thrift_walk import Wanted, read_struct
 
 MAX_READ_BYTES = 2 << 30
 """Of what one reading fetches, and of what that unpacks to."""
 MAX_GROUP_ROWS = 1 << 20
 MAX_FOOTER_BYTES = 64 << 20
-SMALL_FOOTER_BYTES = 256 << 10
-"""Up to here a footer is not walked first: a library makes at most 60 MB of it."""
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 64 << 10
+_COLUMN: Wanted = {1: (0, 7), 4: (0, 7), 5: None, 7: None, 9: None, 11: None}
+_FOOTER: Wanted = {3: None, 4: {1: {3: _COLUMN}, 2: None, 3: None}}
+"""Of the columns: physical type, codec, values, bytes, and where pages and dictionary start; of the
+row groups: columns, bytes and rows. Asked for these, pyarrow ends the process where they are
+damaged."""
 _GAP_BYTES = 64 << 10
 """Ranges this close together are fetched in one request."""
 
 
 class ParquetFile:
-    """An opened file: ``metadata`` and ``schema`` as Arrow has them."""
+    """An opened file: its ``schema``, and the rows and bytes that its row groups claim."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -44,38 +47,37 @@ class ParquetFile:
         self._tail = self._fetched(max(0, self._size - _TAIL_BYTES), self._size)
         footer = self._read_footer()
         self._footer_start = self._size - len(footer)
+        claims, _ = read_struct(footer, _FOOTER)
+        self._groups = _structs(claims, 4)
+        self.group_rows = tuple(_integer(group, 3) for group in self._groups)
+        self.group_bytes = tuple(_integer(group, 2) for group in self._groups)
+        if not all(0 <= rows <= MAX_GROUP_ROWS for rows in self.group_rows):
+            raise ShardError(f"a row group claims {max(self.group_rows, key=abs)} rows")
+        total = sum(self.group_rows)
+        if total != _integer(claims, 3) or min(self.group_bytes, default=0) < 0:
+            raise ValueError(f"its row groups have {total} rows, itself {_integer(claims, 3)}")
         with pq.ParquetFile(pa.BufferReader(_MAGIC + footer)) as file:
             self.metadata: pq.FileMetaData = file.metadata
             self.schema: pa.Schema = file.schema_arrow
-        groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
-        self.group_rows = tuple(group.num_rows for group in groups)
-        self.group_bytes = tuple(group.total_byte_size for group in groups)
-        if not all(0 <= rows <= MAX_GROUP_ROWS for rows in self.group_rows):
-            raise ShardError(f"a row group claims {max(self.group_rows, key=abs)} rows")
-        if sum(self.group_rows) != self.metadata.num_rows or min(self.group_bytes, default=0) < 0:
-            raise ShardError(
-                f"its row groups have {sum(self.group_rows)} rows, it claims "
-                f"{self.metadata.num_rows}"
-            )
+        leaves = self.metadata.schema
+        self._paths = [leaves.column(index).path for index in range(len(leaves))]
+        if any(len(_structs(group, 1)) != len(leaves) for group in self._groups):
+            raise ValueError(f"a row group has other columns than the {len(leaves)} of the schema")
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Some columns of some row groups, checksums verified where there are any.
 
         Raises ShardError if more than `MAX_READ_BYTES` would be needed.
         """
-        chunks = [
-            (column, *self._range(column))
-            for group in groups
-            for column in _columns(self.metadata.row_group(group), columns)
-        ]
-        if sum(end - start for _, start, end in chunks) > MAX_READ_BYTES:
+        chunks = [chunk for group in groups for chunk in self._chunks(group, columns)]
+        if sum(chunk.end - chunk.start for chunk in chunks) > MAX_READ_BYTES:
             raise ShardError(f"over {MAX_READ_BYTES} bytes are wanted of it at once")
         pieces = _Pieces(self._size)
-        for start, end in _merged((start, end) for _, start, end in chunks):
+        for start, end in _merged((chunk.start, chunk.end) for chunk in chunks):
             pieces.keep(start, self._read(start, end))
         unpacked = 0
-        for column, start, end in chunks:
-            unpacked += unpacked_bytes(pieces.between(start, end), column)
+        for chunk in chunks:
+            unpacked += unpacked_bytes(pieces.between(chunk.start, chunk.end), chunk)
             if unpacked > MAX_READ_BYTES:
                 raise ShardError(f"its rows would unpack to over {MAX_READ_BYTES} bytes")
         options = {"metadata": self.metadata, "pre_buffer": False}
@@ -84,7 +86,7 @@ class ParquetFile:
         table.validate(full=True)
         rows = sum(self.group_rows[group] for group in groups)
         if table.num_rows != rows:
-            raise ShardError(f"{table.num_rows} rows came of {rows}")
+            raise ValueError(f"{table.num_rows} rows came of {rows}")
         return table
 
     def _read_footer(self) -> bytes:
@@ -92,23 +94,26 @@ class ParquetFile:
         length = int.from_bytes(self._tail[-8:-4], "little")
         start = self._size - 8 - length
         if self._tail[-4:] != _MAGIC or start < len(_MAGIC):
-            raise ShardError("it does not end as a Parquet file does")
+            raise ValueError("it does not end as a Parquet file does")
         if length > MAX_FOOTER_BYTES:
             raise ShardError(f"its footer has {length} bytes; make smaller shards")
-        footer = self._read(start, self._size)
-        if length > SMALL_FOOTER_BYTES:
-            read_struct(footer)
-        return footer
+        return self._read(start, self._size)
 
-    def _range(self, column: pq.ColumnChunkMetaData) -> tuple[int, int]:
-        """Where a column chunk lies in the file."""
-        start = column.data_page_offset
-        if column.dictionary_page_offset:
-            start = min(start, column.dictionary_page_offset)
-        end = start + column.total_compressed_size
-        if not len(_MAGIC) <= start <= end <= self._footer_start:
-            raise ShardError(f"column {column.path_in_schema} lies at bytes {start} to {end}")
-        return start, end
+    def _chunks(self, group: int, names: Sequence[str]) -> Iterator[Chunk]:
+        """The chunks that make up the named columns, which may be structs."""
+        columns = _structs(self._groups[group], 1)
+        for path, outer in zip(self._paths, columns, strict=True):
+            if path.split(".")[0] not in names:
+                continue
+            column = outer.get(3) or {}
+            kind, codec, values, packed, start = (_integer(column, n) for n in (1, 4, 5, 7, 9))
+            start = min(start, column.get(11) or start)
+            if not len(_MAGIC) <= start <= start + packed <= self._footer_start:
+                raise ValueError(f"column {path} lies at byte {start} with {packed} bytes")
+            if values != self.group_rows[group]:
+                text = f"column {path} has {values} values for {self.group_rows[group]} rows"
+                raise ValueError(text)
+            yield Chunk(path, kind, codec, values, start, start + packed)
 
     def _read(self, start: int, end: int) -> bytes:
         """Bytes of the file, from what was fetched first if they are there."""
@@ -119,7 +124,7 @@ class ParquetFile:
         self._source.seek(start)
         data = self._source.read(end - start)
         if len(data) != end - start:
-            raise ShardError(f"it ends at byte {start + len(data)}, {self._size} are listed")
+            raise ValueError(f"it ends at byte {start + len(data)}, {self._size} are listed")
         return data
 
 
@@ -142,7 +147,7 @@ class _Pieces(io.RawIOBase):
         """Bytes of one part, uncopied. Raises ShardError if they were not fetched."""
         place = bisect_right(self._starts, start) - 1
         if place < 0 or end > self._starts[place] + len(self._data[place]):
-            raise ShardError(f"its bytes {start} to {end} are in no column")
+            raise ValueError(f"its bytes {start} to {end} are in no column")
         return memoryview(self._data[place])[
             start - self._starts[place] : end - self._starts[place]
         ]
@@ -188,17 +193,18 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def _columns(group: Any, names: Sequence[str]) -> Iterator[pq.ColumnChunkMetaData]:
-    """The chunks that make up the named columns, which may be structs."""
-    for index in range(group.num_columns):
-        column = group.column(index)
-        if column.path_in_schema.split(".")[0] in names:
-            if column.num_values != group.num_rows:
-                raise ShardError(
-                    f"column {column.path_in_schema} has {column.num_values} values in a row group "
-                    f"of {group.num_rows} rows"
-                )
-            yield column
+def _structs(fields: dict[int, Any], field: int) -> list[dict[int, Any]]:
+    value = fields.get(field)
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError(f"its footer has no list in field {field}")
+    return value
+
+
+def _integer(fields: dict[int, Any], field: int) -> int:
+    value = fields.get(field)
+    if not isinstance(value, int):
+        raise ValueError(f"its footer has no number in field {field}")  # noqa: TRY004
+    return value
 
 
 @contextmanager
@@ -213,7 +219,7 @@ def open_parquet(ref: ObjectRef) -> Iterator[ParquetFile]:
         except ShardError as error:
             if str(error).startswith(ref.uri):
                 raise
-            raise ShardError(f"{ref.uri}: {error}; is it damaged?") from error
+            raise ShardError(f"{ref.uri}: {error}") from error
         except FCNError:
             raise  # the store's own errors pass through Arrow unchanged
         except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:

@@ -3,22 +3,25 @@
 A footer's sizes are claims. A page of a kilobyte may unpack to gigabytes, and a dictionary of one
 long value be named a million times; a library allocates first and fails later. The headers tell
 what each page takes, and they must agree with the footer about the values.
-Format: parquet.thrift in apache/parquet-format, PageHeader.
+Format: parquet.thrift in apache/parquet-format.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.errors import ShardError
-from pipelines.thrift_walk import read_struct
+from pipelines.thrift_walk import Wanted, read_struct
 
 MAX_DICTIONARY_BYTES = 64 << 20
 
+_HEADER: Wanted = {1: (0, 3), 2: None, 3: None, 5: {1: None, 2: None}, 8: {1: None, 4: None}}
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+_UNCOMPRESSED, _TEXTS = 0, 6
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _VALUE_BYTES = 16
 """What a value takes in memory at the most beside its own bytes: offset, length, validity."""
 
@@ -26,59 +29,72 @@ _PLAIN, _RLE, _DELTA, _DELTA_LENGTHS, _DELTA_TEXTS, _SPLIT = 0, 3, 5, 6, 7, 9
 _NAMED = (2, 8)  # a place in the dictionary
 
 
-def unpacked_bytes(chunk: memoryview, column: pq.ColumnChunkMetaData) -> int:
+@dataclass(frozen=True)
+class Chunk:
+    """A column of a row group as the footer has it: physical type, codec, and place in the file."""
+
+    path: str
+    kind: int
+    codec: int
+    values: int
+    start: int
+    end: int
+
+
+def unpacked_bytes(data: memoryview, chunk: Chunk) -> int:
     """The most that a chunk's values can take in memory.
 
-    ``chunk`` is what lies in the file. Raises ShardError if its pages are cut off, disagree with
-    the footer, or are of a kind that is not known.
+    ``data`` is what lies in the file. Raises ValueError if its pages are cut off, disagree with the
+    footer, or are of a kind that is not known; ShardError for a huge dictionary.
     """
     position, values, total, longest = 0, 0, 0, 0
-    while position < len(chunk):
-        header, position = read_struct(chunk, position)
+    while position < len(data):
+        header, position = read_struct(data, _HEADER, position)
         kind, unpacked, packed = (_integer(header, field) for field in (1, 2, 3))
         end = position + packed
-        if min(unpacked, packed) < 0 or end > len(chunk):
-            raise ShardError(f"a page at byte {position} of its column is cut off")
-        if column.compression == "UNCOMPRESSED" and unpacked != packed:
-            raise ShardError(f"a page at byte {position} of its column has two sizes")
+        if min(unpacked, packed) < 0 or end > len(data):
+            raise ValueError(f"a page of column {chunk.path} is cut off")
+        if chunk.codec == _UNCOMPRESSED and unpacked != packed:
+            raise ValueError(f"a page of column {chunk.path} has two sizes")
         if kind == _DICTIONARY:
-            longest = _longest(chunk[position:end], unpacked, column)
+            longest = _longest(data[position:end], unpacked, chunk)
             total += unpacked
         elif kind in {_DATA, _DATA_V2}:
-            described = header.get(5 if kind == _DATA else 8)
-            if not isinstance(described, dict):
-                raise ShardError(f"a page at byte {position} of its column describes no values")
-            count, encoding = _integer(described, 1), _integer(described, 2 if kind == _DATA else 4)
-            values += count
-            if count < 0 or values > column.num_values:
-                break
-            total += _most(encoding, count, unpacked, longest)
+            count, most = _page(header, unpacked, longest)
+            values, total = values + count, total + most
+        if values > chunk.values:
+            break
         position = end
-    if values != column.num_values:
-        raise ShardError(f"its pages hold {values} values, the footer claims {column.num_values}")
+    if values != chunk.values:
+        raise ValueError(f"column {chunk.path} is claimed to have {chunk.values} values")
     return total
 
 
-def _most(encoding: int, count: int, unpacked: int, longest: int) -> int:
-    """What a page's values can take, by how they are encoded."""
+def _page(header: dict[int, Any], unpacked: int, longest: int) -> tuple[int, int]:
+    """How many values a page has, and how much they can take, by how they are encoded."""
+    described, field = (header.get(5), 2) if header[1] == _DATA else (header.get(8), 4)
+    count, encoding = _integer(described, 1), _integer(described, field)
+    if count < 0:
+        raise ValueError(f"a page has {count} values")
     if encoding in _NAMED:
-        return unpacked + count * (longest + _VALUE_BYTES)
+        return count, unpacked + count * (longest + _VALUE_BYTES)
     if encoding in {_PLAIN, _RLE, _DELTA, _DELTA_LENGTHS, _SPLIT}:
-        return unpacked + count * _VALUE_BYTES
+        return count, unpacked + count * _VALUE_BYTES
     if encoding == _DELTA_TEXTS:  # each may repeat all of the one before it
-        return unpacked + count * (unpacked + _VALUE_BYTES)
-    raise ShardError(f"a page has encoding {encoding}, which is not known")
+        return count, unpacked + count * (unpacked + _VALUE_BYTES)
+    raise ValueError(f"a page has encoding {encoding}, which is not known")
 
 
-def _longest(page: memoryview | bytes, unpacked: int, column: pq.ColumnChunkMetaData) -> int:
+def _longest(page: memoryview, unpacked: int, chunk: Chunk) -> int:
     """The size of a dictionary's longest value."""
     if unpacked > MAX_DICTIONARY_BYTES:
-        raise ShardError(f"a dictionary of {unpacked} bytes; at most {MAX_DICTIONARY_BYTES}")
-    if column.physical_type != "BYTE_ARRAY":
+        raise ShardError(f"a dictionary of it has {unpacked} bytes; at most {MAX_DICTIONARY_BYTES}")
+    if chunk.kind != _TEXTS:
         return unpacked
-    if column.compression != "UNCOMPRESSED":
-        codec = pa.Codec(column.compression.lower())
-        page = codec.decompress(page, unpacked, asbytes=True)
+    if chunk.codec != _UNCOMPRESSED:
+        if chunk.codec not in _CODECS:
+            raise ValueError(f"column {chunk.path} has compression {chunk.codec}, not read here")
+        page = memoryview(pa.Codec(_CODECS[chunk.codec]).decompress(page, unpacked))
     position, longest = 0, 0
     while position + 4 <= len(page):
         length = int.from_bytes(page[position : position + 4], "little")
@@ -87,8 +103,8 @@ def _longest(page: memoryview | bytes, unpacked: int, column: pq.ColumnChunkMeta
     return longest
 
 
-def _integer(fields: dict[int, Any], field: int) -> int:
-    value = fields.get(field)
+def _integer(fields: dict[int, Any] | None, field: int) -> int:
+    value = (fields or {}).get(field)
     if not isinstance(value, int):
-        raise ShardError(f"a page's header has no field {field}")
+        raise ValueError(f"a page's header has no number in field {field}")  # noqa: TRY004
     return value

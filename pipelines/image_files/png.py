@@ -22,6 +22,9 @@ from pipelines.image_files import exif
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
+COLORS = {0: "grey", 2: "RGB", 3: "a palette", 4: "grey and alpha", 6: "RGB and alpha"}
+"""What the colour types of a header mean."""
+
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE = 3

@@ -169,7 +169,7 @@ def ties_only(one: Segmenter, image: Image, tiled: Image, whole: Image, margin: 
     ("head", "backbone", "size"),
     [
         ("fcn8s", "vgg16", (397, 301)),
-        ("fcn32s", "vgg16", (3, 600)),
+        ("fcn32s", "vgg16", (3, 420)),
         ("fcn16s", "caffenet", (331, 207)),
         ("fcn8s", "alexnet", (207, 331)),
         ("fcn8s", "googlenet", (1, 700)),

@@ -25,6 +25,9 @@ from tests.support.seaweed import Seaweed
 from tests.support.tiny import save_checkpoint
 from tests.support.watcher import Watcher
 
+ARRIVALS = 40
+"""Images that come when all are done and not enough was killed."""
+
 SMALL: list[Target] = ["task worker", "task worker", "model actor", "other Ray process"]
 LARGE: list[Target] = ["driver", "head"]
 
@@ -34,7 +37,7 @@ class Bill:
     """What was done to the job, and what it cost. The figures of the second group must be 0."""
 
     seed: int
-    records: int
+    records: int = 0
     rounds: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -74,13 +77,15 @@ class Siege:
     ) -> None:
         self.server, self.folder, self.rate = server, folder, rate
         self.chaos = Chaos(seed)
-        self.bill = Bill(seed, images)
+        self.bill = Bill(seed)
         self.root = server.uri("siege")
         self.client = server.client()
         self._prefix = self.root.removeprefix(f"s3://{server.bucket}/")
         self._logs = 0
-        save_checkpoint(folder / "checkpoint")
-        self.expected = self._fill(images)
+        save_checkpoint(folder / "checkpoint", seed=1)
+        self.expected: dict[str, np.ndarray | None] = {}
+        self._segmenter = load_segmenter(folder / "checkpoint")
+        self._fill(images)
 
     def run(self, *, kills: int, final_seconds: float = 600) -> Bill:
         """Rounds until enough was killed, then the same command until it ends with 0."""
@@ -89,6 +94,8 @@ class Siege:
         watcher = Watcher(self.client, self.server.bucket, f"{self._prefix}/out")
         with proxy, watcher:
             while self.chaos.kills.total() < kills:
+                if len(watcher.counts()) == len(self.expected):
+                    self._fill(ARRIVALS)  # there must be something to kill
                 self._round(proxy, watcher)
             self._finish(proxy, final_seconds)
         bill = self.bill
@@ -142,22 +149,21 @@ class Siege:
         arguments += ["--checkpoint", str(self.folder / "checkpoint"), "--unit-records", "4"]
         return Run(arguments, environment, self.folder / f"{self._logs}.log")
 
-    def _fill(self, images: int) -> dict[str, np.ndarray | None]:
-        """Upload an archive; by URI the mask that each image has in peace, None for broken ones."""
-        segmenter = load_segmenter(self.folder / "checkpoint")
-        rng = np.random.default_rng(self.bill.seed)
-        expected: dict[str, np.ndarray | None] = {}
-        for index in range(images):
+    def _fill(self, images: int) -> None:
+        """Upload images; by URI the mask that each has in peace, None for broken ones."""
+        for index in range(len(self.expected), len(self.expected) + images):
+            rng = np.random.default_rng((self.bill.seed, index))
             key = f"{self._prefix}/archive/{index:04d}.png"
-            pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            colours = rng.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+            pixels = np.kron(colours, np.ones((16, 16, 1), np.uint8))
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
             broken = index % 23 == 7
             body = file.getvalue()[: 60 if broken else None]
             self.client.put_object(Bucket=self.server.bucket, Key=key, Body=body)
             uri = f"s3://{self.server.bucket}/{key}"
-            expected[uri] = None if broken else segmenter(pixels)
-        return expected
+            self.expected[uri] = None if broken else self._segmenter(pixels)
+        self.bill.records = len(self.expected)
 
     def _wrong(self, watcher: Watcher) -> int:
         """Rows whose mask or status is not what it is in peace."""
