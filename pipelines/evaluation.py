@@ -27,6 +27,7 @@ from pipelines.errors import (
     from_data,
 )
 from pipelines.label_index import Place, index_labels
+from pipelines.masks import reader
 from pipelines.masks.generation import PartName
 from pipelines.records import LABEL
 from pipelines.scoring import ImageScore, MaskKeys, PartScore, read_mask_keys, score_part
@@ -127,9 +128,23 @@ def evaluate(
 
 
 def list_masks(masks_uri: str) -> list[ObjectRef]:
-    """The parts of masks under a URI. Raises NotFoundError if there are none."""
+    """The parts of masks under a URI: those of the published snapshot, where there is one.
+
+    Raises NotFoundError if there are none.
+    """
+    counting = reader.counting(masks_uri)
     refs = storage.list_objects(masks_uri)
-    found = [ref for ref in refs if PartName.parse(ref.uri.rsplit("/", 1)[1]) is not None]
+    found = [
+        ref
+        for ref in refs
+        if PartName.parse(ref.uri.rsplit("/", 1)[1]) is not None
+        and (counting is None or ref.uri in counting)
+    ]
+    if counting is not None and len(found) < len(counting):
+        raise NotFoundError(
+            f"{len(counting) - len(found)} parts of the published masks of {masks_uri} are gone, "
+            f"such as {min(counting - {ref.uri for ref in found})}; jobs/verify.py says more"
+        )
     if not found:
         raise NotFoundError(
             f"{masks_uri} holds no masks (part-*.parquet); give the folder that segment printed"

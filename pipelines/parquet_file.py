@@ -51,8 +51,9 @@ class ParquetFile:
         self._groups = _structs(claims, 4)
         self.group_rows = tuple(_integer(group, 3) for group in self._groups)
         self.group_bytes = tuple(_integer(group, 2) for group in self._groups)
-        if not all(0 <= rows <= MAX_GROUP_ROWS for rows in self.group_rows):
-            raise ShardError(f"a row group claims {max(self.group_rows, key=abs)} rows")
+        absurd = [rows for rows in self.group_rows if not 0 <= rows <= MAX_GROUP_ROWS]
+        if absurd:
+            raise ShardError(f"a row group claims {absurd[0]} rows; at most {MAX_GROUP_ROWS}")
         total = sum(self.group_rows)
         if total != _integer(claims, 3) or min(self.group_bytes, default=0) < 0:
             raise ValueError(f"its row groups have {total} rows, itself {_integer(claims, 3)}")

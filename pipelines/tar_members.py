@@ -2,8 +2,8 @@
 
 An own reader of 512-byte blocks, because the common ones end silently at a damaged header, follow
 compression, allocate what a sparse member claims, or can be sent into an endless loop by a negative
-size. Here a cut archive is an error, never a shorter list. Names are only ever keys, never paths.
-Format: POSIX.1-2001 ustar and pax, with GNU's long names.
+size. Here a cut archive is an error, never a shorter list, and so is content that a header hides.
+Names are only ever keys, never paths. Format: POSIX.1-2001 ustar and pax, with GNU's long names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ MAX_EXTENDED_BYTES = 1 << 20
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
+_SIZE_DIGITS = 20
 _PAX_LINE = re.compile(rb"([0-9]{1,9}) ([^=\n]+)=")
 _REGULAR = (b"0", b"\0", b"7")
-_SKIPPED = (b"5", b"g", b"K")  # folders, global comments, long names of links
+_FOLDER, _GLOBAL, _LINK_NAME = b"5", b"g", b"K"
 _REFUSED = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -30,6 +31,13 @@ _REFUSED = {
     b"4": "a device",
     b"6": "a FIFO",
     b"S": "a sparse file",
+}
+_PACKED = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PK\3\4": "a zip archive",
 }
 
 
@@ -50,26 +58,39 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
         if kind == b"x":
             extended |= _pax(content, start)
         elif kind == b"L":
-            extended["path"] = content.split(b"\0")[0]
-        else:
+            extended["path"] = _limited(content, start).partition(b"\0")[0]
+        elif kind == _GLOBAL:
+            _check_global(content, start)
+        elif kind != _LINK_NAME:
             name = _name(extended.get("path") or _short_name(header))
             extended = {}
-            if kind in _REGULAR and not name.endswith("/"):
+            if _is_file(kind, name, size):
                 yield name, content
-            elif kind not in (*_REGULAR, *_SKIPPED):
-                what = _REFUSED.get(kind, f"of unknown type {kind!r}")
-                raise ShardError(f"member {name!r} is {what}; pack it anew with plain files only")
     raise ShardError(f"it has more than {MAX_MEMBERS} members; split it into smaller shards")
 
 
+def _is_file(kind: bytes, name: str, size: int) -> bool:
+    """Whether a member is a regular file, and not a folder. Raises ShardError for all else."""
+    if kind == _FOLDER or (kind in _REGULAR and name.endswith("/")):
+        if size:
+            raise ShardError(f"member {name!r} is a folder with {size} bytes, which may hide files")
+        return False
+    if kind not in _REGULAR:
+        what = _REFUSED.get(kind, f"of unknown type {kind!r}")
+        raise ShardError(f"member {name!r} is {what}; pack it anew with plain files only")
+    return True
+
+
 def _check_header(header: bytes, offset: int) -> None:
-    if offset == 0 and header.startswith(b"\x1f\x8b"):
-        raise ShardError("it is compressed with gzip; unpack it to a plain .tar")
+    packed = next((what for start, what in _PACKED.items() if header.startswith(start)), None)
+    if offset == 0 and packed:
+        raise ShardError(f"it is {packed}; unpack it to a plain .tar")
     if len(header) < _BLOCK:
         raise ShardError(f"it is cut off at byte {offset + len(header)}: there is no end mark")
     blanked = header[:148] + b" " * 8 + header[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
-    if _number(header[148:156], offset) not in (sum(blanked), signed):
+    unsigned = sum(blanked)
+    negative = sum(byte > 127 for byte in blanked) if not blanked.isascii() else 0
+    if _number(header[148:156], offset) not in (unsigned, unsigned - 256 * negative):
         raise ShardError(f"it is no tar, or damaged: wrong header checksum at byte {offset}")
 
 
@@ -102,8 +123,7 @@ def _content(data: bytes, start: int, size: int, offset: int) -> bytes:
 
 def _pax(content: bytes, offset: int) -> dict[str, bytes]:
     """The path and size of a pax header: lines ``LENGTH KEY=VALUE``, each counting itself."""
-    if len(content) > MAX_EXTENDED_BYTES:
-        raise ShardError(f"the extended header at byte {offset} is {len(content)} bytes long")
+    content = _limited(content, offset)
     found: dict[str, bytes] = {}
     position = 0
     while position < len(content):
@@ -113,11 +133,24 @@ def _pax(content: bytes, offset: int) -> dict[str, bytes]:
             raise ShardError(f"the extended header at byte {offset} is damaged")
         found[match[2].decode(errors="replace")] = content[match.end() : end - 1]
         position = end
-    if not found.get("size", b"0").isdigit():
+    size = found.get("size", b"0")
+    if not size.isdigit() or len(size) > _SIZE_DIGITS:
         raise ShardError(f"the extended header at byte {offset} has a wrong size")
     if any(key.startswith("GNU.sparse") for key in found):
         raise ShardError(f"the member at byte {offset} is a sparse file; pack it anew without")
     return {key: found[key] for key in ("path", "size") if key in found}
+
+
+def _check_global(content: bytes, offset: int) -> None:
+    """A global header may comment, but not say what the members after it are."""
+    if _pax(content, offset):
+        raise ShardError(f"the global header at byte {offset} names or sizes all that follow")
+
+
+def _limited(content: bytes, offset: int) -> bytes:
+    if len(content) > MAX_EXTENDED_BYTES:
+        raise ShardError(f"the extended header at byte {offset} is {len(content)} bytes long")
+    return content
 
 
 def _short_name(header: bytes) -> bytes:

@@ -11,6 +11,7 @@ from pipelines.suffixes import IMAGE_SUFFIXES
 from pipelines.tar_members import members
 
 LABEL_SUFFIXES = frozenset({"seg.png", "label.png", "mask.png"})
+SHOWN = 8
 METADATA_SUFFIXES = frozenset({"json", "txt", "cls"})
 
 
@@ -74,6 +75,7 @@ def _choose(key: str, sample: _Sample) -> tuple[bytes, bytes | None] | None:
         return None
     if len(images) != 1 or len(labels) > 1:
         what = sorted(sample.contents) + sorted(sample.others)
+        what = what[:SHOWN] + ["..."] * (len(what) > SHOWN)
         raise ShardError(
             f"key {key!r} needs one image and at most one label, but its suffixes are {what}; "
             "images are .jpg, .png, ..., labels .seg.png or .png beside an image of another format"

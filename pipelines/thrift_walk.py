@@ -119,7 +119,7 @@ class _Walk:
         self.structs += 1
         self.kept += bool(wanted)
         if self.structs > MAX_STRUCTS or self.kept > MAX_KEPT:
-            raise ShardError(f"a header of it has over {min(self.structs, self.kept) - 1} parts")
+            raise ShardError(f"a header of it has {self.structs} parts and more")
 
 
 def _within(value: Any, limits: tuple[int, int]) -> bool:

@@ -78,6 +78,18 @@ def files(output: str, *, generation: str | None = None, sequence: int | None = 
     return [ref.uri if storage.is_s3(ref.uri) else _path(ref.uri) for ref in chosen.refs]
 
 
+def counting(root: str) -> frozenset[str] | None:
+    """The URIs of the parts that count under an output or a generation's folder.
+
+    Those that `open_masks` reads, or None where no snapshot says which.
+    """
+    try:
+        chosen = _choose(storage.parse_uri(root), None, None)
+    except NotFoundError:
+        return None
+    return None if chosen.snapshot is None else frozenset(ref.uri for ref in chosen.refs)
+
+
 def find_snapshot(
     output: str, *, generation: str | None = None, sequence: int | None = None
 ) -> Snapshot:

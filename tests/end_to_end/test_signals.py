@@ -1,4 +1,4 @@
-"""A job that is told to stop ends cleanly, one that is killed leaves nothing half done."""
+"""A job that is told to stop ends cleanly. Jobs that are killed: test_chaos."""
 
 from __future__ import annotations
 
@@ -60,8 +60,7 @@ def _wait_for_parts(tmp_path, job, count):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tmp_path, number):
+def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tmp_path):
     save_checkpoint(tmp_path / "checkpoint")
     (tmp_path / "archive").mkdir()
     rng = np.random.default_rng(0)
@@ -74,17 +73,12 @@ def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tm
         with _ended(job):
             _wait_for_parts(tmp_path, job, 2)
             family = psutil.Process(job.pid).children(recursive=True)
-            job.send_signal(number)
-            code = job.wait(60)
+            job.send_signal(signal.SIGTERM)
+            assert job.wait(60) == 128 + signal.SIGTERM
         _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive, "processes of the stopped job still run"
         text = (tmp_path / "log").read_text()
-        if number == signal.SIGKILL:  # then Ray's own helpers notice only after a while
-            for process in alive:
-                process.kill()
-        else:
-            assert not alive, "processes of the stopped job still run"
-            assert code == 128 + number
-            assert text.rstrip().endswith("run the same command again to continue")
+        assert text.rstrip().endswith("run the same command again to continue")
         assert "Traceback" not in text
         before = {path: path.read_bytes() for path in _parts(tmp_path)}
         assert 2 <= len(before) < IMAGES // 2
@@ -100,8 +94,7 @@ def test_a_stopped_job_leaves_whole_files_and_the_same_command_completes_them(tm
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_training_that_is_stopped_ends_with_the_signals_exit_code(tmp_path, number):
+def test_training_that_is_interrupted_ends_with_the_signals_exit_code(tmp_path):
     write_scenes(str(tmp_path / "scenes"), images=12, seed=1, split="x")
     command = [sys.executable, "jobs/train.py", "--name", "long", "--epochs", "100000"]
     command += ["--train", tmp_path / "scenes", "--val", tmp_path / "scenes"]
@@ -117,8 +110,8 @@ def test_training_that_is_stopped_ends_with_the_signals_exit_code(tmp_path, numb
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             family = psutil.Process(job.pid).children(recursive=True)
-            job.send_signal(number)
-            assert job.wait(60) == 128 + number
+            job.send_signal(signal.SIGINT)
+            assert job.wait(60) == 128 + signal.SIGINT
         _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "processes of the stopped job still run"
     text = (tmp_path / "log").read_text()

@@ -108,19 +108,23 @@ def all_seeing(backbone: BackboneName, head: Head) -> FCN:
 
 @pytest.mark.parametrize(("backbone", "head"), NETS)
 @torch.inference_mode()
-def test_a_cone_holds_every_pixel_that_matters_and_ends_with_one(
+def test_a_pixel_changes_the_scores_whose_cone_has_it_and_no_other(
     backbone: BackboneName, head: Head
 ) -> None:
     network = all_seeing(backbone, head)
     cone = cone_of(network.spec)
-    begin, end = 407, 420
-    start, stop = (edge - cone.pad for edge in cone.needed(begin, end))
-    assert 0 < start < begin < end < stop
-    images = torch.zeros(4, 3, 1, stop + 50, dtype=torch.float64)
-    images[0, ..., :start] = images[1, ..., stop:] = 1
-    images[2, ..., start] = images[3, ..., stop - 1] = 1
-    matters = (network(images)[..., begin:end] > 0).flatten(1).any(1)
-    assert matters.tolist() == [False, False, True, True]
+    pixels = (430, 447)
+    images = torch.zeros(2, 3, 1, 900, dtype=torch.float64)
+    for image, pixel in zip(images, pixels, strict=True):
+        image[..., pixel] = 1
+    changed = (network(images) > 0).any(1)[:, 0]
+    for places, pixel in zip(changed, pixels, strict=True):
+        cones = [cone.needed(place, place + 1) for place in range(900)]
+        holding = [start <= pixel + cone.pad < stop for start, stop in cones]
+        assert places.tolist() == holding
+        assert not holding[0]
+        assert not holding[-1]
+    assert cone.needed(300, 500) == (cone.needed(300, 301)[0], cone.needed(499, 500)[1])
 
 
 @pytest.mark.parametrize(("backbone", "head"), NETS)

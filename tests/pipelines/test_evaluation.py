@@ -60,6 +60,8 @@ def _write_part(folder, number, masks, *, model="digest", errors=()):
             "mask": {"bytes": images.encode_mask(mask, CLASSES), "path": f"{key}.png"},
             "class_pixels": [0, 0, 0],
             "status": "ok",
+            "attempts": 1,
+            "transient": False,
             "model": model,
             "record": record,
         }

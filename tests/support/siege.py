@@ -121,7 +121,7 @@ class Siege:
                     break
                 time.sleep(0.1)
             for run in runs:
-                self.chaos.harass(run, SMALL, seconds=rng.uniform(2, 8), pause=(0.3, 1.0))
+                self.chaos.harass(run, SMALL, seconds=rng.uniform(1, 5), pause=(0.3, 1.0))
             for run in runs:
                 if run.running:
                     self.chaos.kill(run, rng.choice(LARGE))

@@ -1,6 +1,7 @@
-"""Thrift's compact protocol both ways, so that tests can rewrite what a Parquet file says of itself.
+"""Thrift's compact protocol both ways, so that tests can rewrite what a Parquet file claims.
 
 A struct is ``{field: (type, value)}``, a list ``(element type, [values])``; integers are Python's.
+To be written, a struct may also be the bytes that it is encoded to.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _encoded(kind: int, value: Any) -> bytes:
     if kind in (I16, I32, I64):
         return _varint((value << 1) ^ (value >> 63))
     if kind == STRUCT:
-        return encode(value)
+        return value if isinstance(value, bytes) else encode(value)
     if kind == BINARY:
         return _varint(len(value)) + value
     if kind == BYTE:
