@@ -1,12 +1,14 @@
 """Masks and labels to the paper's four scores: joined by key, counted in parallel, divided once.
 
 Workers return integer counts, which are summed; any order, split or repetition of the work gives
-the same tables. Error rows are counted and never scored.
+the same tables. What cannot be scored is counted, with a reason, and never scored: error rows, and
+images whose label is missing, unreadable, out of range or of another size.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,7 +28,8 @@ from pipelines.errors import (
     as_data,
     from_data,
 )
-from pipelines.label_index import Place, index_labels
+from pipelines.label_index import Place, list_places
+from pipelines.mask_join import Places, join
 from pipelines.masks import reader
 from pipelines.masks.generation import PartName
 from pipelines.records import LABEL
@@ -52,11 +55,20 @@ class Evaluation:
     model: str
     network: str
     label_name: str = LABEL  # the label, or the plane that is another task's
+    repeated: int = 0  # mask rows of which others have the same key
 
     @property
     def errors(self) -> int:
         """Mask rows that are error rows."""
         return sum(image.status == "error" for image in self.images)
+
+    @property
+    def excluded(self) -> dict[str, int]:
+        """How many mask rows were not scored though they have a mask, by status."""
+        counts = Counter(image.status for image in self.images)
+        return {
+            name: count for name, count in sorted(counts.items()) if name not in {"ok", "error"}
+        }
 
     def to_text(self) -> str:
         """The four scores and every class's IU, as a table for a terminal."""
@@ -76,6 +88,12 @@ class Evaluation:
             f"f.w. IU        {_number(self.confusion.frequency_weighted_iu)}",
             f"{scored} images scored, {self.errors} error rows, {self.missing} labels without mask",
         ]
+        if self.excluded:
+            counts = ", ".join(f"{count} {name}" for name, count in self.excluded.items())
+            lines.append(f"not scored: {counts}")
+            lines += [f"  {key}: {reason}" for key, reason in _reasons(self.images)[:SHOWN]]
+        if self.repeated:
+            lines.append(f"{self.repeated} masks share their key with another one")
         return "\n".join(lines)
 
 
@@ -89,31 +107,42 @@ def evaluate(
 ) -> Evaluation:
     """Score the masks under ``masks_uri`` against a labelled source. Needs a running Ray.
 
-    Of labels for several tasks ``task`` names those to score against, None the first. Raises
-    InputError if masks and labels have no key in common, a key twice, masks of several
-    models, or an image whose label or mask does not fit; IncompleteError for labels
-    without a mask, unless ``allow_missing``.
+    Of labels for several tasks ``task`` names those to score against, None the first. An image
+    whose label cannot be compared is excluded, counted, and has a reason (`ImageScore`). Raises
+    InputError if masks and labels have no key in common or none that can be scored, for keys that
+    repeat and cannot be told apart (`mask_join`), and for masks of several models or other classes;
+    IncompleteError for labels without a mask, unless ``allow_missing``.
     """
     masks_uri = storage.parse_uri(masks_uri)
     label_name, classes = labels.labels_of(task)
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         keys = list(pool.map(read_mask_keys, list_masks(masks_uri)))
-    places = index_labels(labels)
+    listed = list_places(labels)
     model = _one_model(masks_uri, keys)
     _check_classes(keys, labels, classes)
-    missing = _check_join(masks_uri, labels, keys, places)
+    joined = join(keys, labels, listed)
+    missing = joined.missing
+    if not any(place for places in joined.places for place in places):
+        raise _nothing_in_common(masks_uri, labels, keys, listed)
     if missing and not allow_missing:
+        total = sum(map(len, listed.values()))
         raise IncompleteError(
-            f"{len(missing)} of {len(places)} labels of {labels.uri} have no mask in {masks_uri}, "
-            f"such as {missing[:SHOWN]}; segment them, or score the rest with --allow-missing"
+            f"{len(missing)} of {total} labels of {labels.uri} have no mask in {masks_uri}, "
+            f"such as {list(missing[:SHOWN])}; segment them, or score the rest with --allow-missing"
         )
     images: list[ImageScore] = []
     confusion = Confusion(len(classes))
-    for done, part in enumerate(_score_all(keys, labels, places, task), start=1):
+    for done, part in enumerate(_score_all(keys, labels, joined.places, task), start=1):
         images += part.images
         confusion += part.confusion
         if on_progress:
             on_progress(f"{done} of {len(keys)} parts scored, {len(images)} images")
+    reasons = _reasons(images)
+    if reasons and not any(image.status == "ok" for image in images):
+        raise InputError(
+            f"none of {len(images)} masks of {masks_uri} can be scored against {labels.uri}; "
+            f"{reasons[0][0]}: {reasons[0][1]}"
+        )
     return Evaluation(
         masks=masks_uri,
         labels=labels.uri,
@@ -124,6 +153,7 @@ def evaluate(
         model=model,
         network=_network_of(keys),
         label_name=label_name,
+        repeated=joined.repeated,
     )
 
 
@@ -175,26 +205,20 @@ def _check_classes(keys: Sequence[MaskKeys], labels: Source, classes: ClassList)
             )
 
 
-def _check_join(
-    masks_uri: str, labels: Source, keys: Sequence[MaskKeys], places: dict[str, Place]
-) -> list[str]:
-    """The keys of labels without a mask row, sorted. Raises InputError for a join that fails."""
-    seen: dict[str, str] = {}
-    for part in keys:
-        for key in part.keys:
-            if key in seen:
-                raise InputError(
-                    f"key {key!r} has two masks, in {seen[key]} and in {part.part.uri}; "
-                    "masks of two generations or of input with repeated keys cannot be joined"
-                )
-            seen[key] = part.part.uri
-    if not set(seen) & set(places):
-        raise InputError(
-            f"no mask has a label: {masks_uri} has keys such as {min(seen, default='')!r}, "
-            f"{labels.uri} such as {min(places, default='')!r}; segment the labelled images "
-            "themselves"
-        )
-    return sorted(set(places) - set(seen))
+def _nothing_in_common(
+    masks_uri: str, labels: Source, keys: Sequence[MaskKeys], listed: dict[str, list[Place]]
+) -> InputError:
+    first = min((key for part in keys for key in part.keys), default="")
+    return InputError(
+        f"no mask has a label: {masks_uri} has keys such as {first!r}, "
+        f"{labels.uri} such as {min(listed, default='')!r}; segment the labelled images "
+        "themselves"
+    )
+
+
+def _reasons(images: Sequence[ImageScore]) -> list[tuple[str, str]]:
+    """Keys and reasons of images that were not scored, in order of keys."""
+    return sorted((image.key, image.reason) for image in images if image.reason)
 
 
 def _network_of(keys: Sequence[MaskKeys]) -> str:
@@ -208,13 +232,12 @@ def _network_of(keys: Sequence[MaskKeys]) -> str:
 
 
 def _score_all(
-    keys: Sequence[MaskKeys], labels: Source, places: dict[str, Place], task: str | None
+    keys: Sequence[MaskKeys], labels: Source, places: Sequence[Places], task: str | None
 ) -> Iterator[PartScore]:
     """Every part's scores, as they are done. One dataset row is one part."""
     label_name, classes = labels.labels_of(task)
     rows = []
-    for part in keys:
-        found = [places.get(key) for key in part.keys]
+    for part, found in zip(keys, places, strict=True):
         needed = sorted({place.unit for place in found if place is not None})
         rows.append(
             {

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines.errors import InputError
-from pipelines.parquet_records import read_keys
+from pipelines.parquet_records import read_keys, read_texts
 from pipelines.sources import Source
 from pipelines.units import Unit, read_unit
 
@@ -23,23 +23,40 @@ class Place:
 
 
 def index_labels(source: Source) -> dict[str, Place]:
-    """The place of every key of a labelled source.
+    """The place of every key of a labelled source. Raises InputError if a key occurs twice."""
+    places = list_places(source)
+    for key, found in places.items():
+        if len(found) > 1:
+            first, second = (source.units[place.unit].identity for place in found[:2])
+            raise InputError(
+                f"key {key!r} labels two images, in {first} and in {second}; "
+                "keys of labelled data must differ"
+            )
+    return {key: found[0] for key, found in places.items()}
 
-    Of Parquet only the key column is read, of files nothing; a tar is read whole. Raises
-    InputError if a key occurs twice: a mask could not be joined to its label.
+
+def list_places(source: Source) -> dict[str, list[Place]]:
+    """All places of every key of a labelled source.
+
+    Of Parquet only the key column is read, of files nothing; a tar is read whole.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, list[Place]] = {}
     with ThreadPoolExecutor(UNITS_AT_ONCE) as pool:
         for number, keys in enumerate(pool.map(_keys, source.units)):
             for row, key in enumerate(keys):
-                if key in places:
-                    first = source.units[places[key].unit]
-                    raise InputError(
-                        f"key {key!r} labels two images, in {first.identity} and in "
-                        f"{source.units[number].identity}; keys of labelled data must differ"
-                    )
-                places[key] = Place(number, row)
+                places.setdefault(key, []).append(Place(number, row))
     return places
+
+
+def read_uris(unit: Unit) -> list[str]:
+    """The URIs that the unit's records came from, as segmentation writes them, in record order."""
+    if unit.kind == "raw":
+        return [ref.uri for ref in unit.objects]
+    if unit.kind == "nyud-mat":
+        return [unit.objects[0].uri] * len(unit.keys)
+    if unit.kind == "parquet":
+        return read_texts(unit.objects[0], "uri", unit.start, unit.stop)
+    return [record.uri for record in read_unit(unit)]
 
 
 def _keys(unit: Unit) -> list[str]:

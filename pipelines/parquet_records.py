@@ -76,7 +76,12 @@ def _bytes(value: dict[str, Any] | None) -> bytes | None:
 
 def read_keys(ref: ObjectRef, start: int = 0, stop: int | None = None) -> list[str]:
     """The keys of rows ``start`` .. ``stop`` - 1, fetching nothing else. Raises as `read_rows`."""
-    return _read_range(ref, start, stop, ["key"])["key"].to_pylist()
+    return read_texts(ref, "key", start, stop)
+
+
+def read_texts(ref: ObjectRef, column: str, start: int = 0, stop: int | None = None) -> list[str]:
+    """One column of texts of some rows, fetching nothing else. Raises as `read_rows`."""
+    return _read_range(ref, start, stop, [column])[column].to_pylist()
 
 
 def read_label_rows(

@@ -117,6 +117,7 @@ PER_IMAGE = pa.schema(
     [
         ("key", pa.string()),
         ("status", pa.string()),
+        ("reason", pa.string()),
         ("pixel_accuracy", pa.float64()),
         ("mean_iu", pa.float64()),
         ("intersection", pa.list_(pa.int64())),
@@ -125,8 +126,10 @@ PER_IMAGE = pa.schema(
         ("n_void_pixels", pa.int64()),
     ]
 )
-"""One row per mask row. ``status`` is ``ok``, ``error`` (the mask is an error row) or
-``no_label``; only ``ok`` rows carry counts."""
+"""One row per mask row. ``status`` is ``ok``, ``error`` (the mask is an error row), ``no_label``,
+``bad_label`` (it cannot be decoded, or holds ids outside the class list), ``size_mismatch`` (label
+and mask differ in size) or ``bad_mask``; ``reason`` says more. Only ``ok`` rows are scored, and
+have counts."""
 
 CONFUSION = pa.schema([("label", pa.int32()), ("mask", pa.int32()), ("pixels", pa.int64())])
 """K*K rows in long form: pixels of class ``label`` that the mask calls ``mask``."""

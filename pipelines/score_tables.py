@@ -89,7 +89,7 @@ def _per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _per_image(image: ImageScore) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(PER_IMAGE.names)
-    row |= {"key": image.key, "status": image.status}
+    row |= {"key": image.key, "status": image.status, "reason": image.reason}
     if image.status != "ok":
         return row
     return row | {

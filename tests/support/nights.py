@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,8 @@ from PIL import Image
 
 from fcn_model import Outcome, Segmenter, load_segmenter
 from pipelines import cluster, storage
-from pipelines.masks import head, reader
+from pipelines.masks import head, reader, snapshots
+from pipelines.masks.snapshot import Snapshot
 from pipelines.masks.verify import verify
 from pipelines.segmentation import pipeline, preflight
 from pipelines.segmentation.inference import Infer
@@ -54,7 +55,7 @@ class Remembering:
 
     def batch(self, images: Sequence[np.ndarray], planes: Any) -> list[Outcome]:
         """As the segmenter's."""
-        keys = [(self._model, image.tobytes()) for image in images]
+        keys = [(f"{self._model} {image.shape}", image.tobytes()) for image in images]
         if any(key not in self.known for key in keys):
             self.known.update(zip(keys, self._segmenter.batch(images, planes), strict=True))
         return [self.known[key] for key in keys]
@@ -109,6 +110,12 @@ class World:
         data = png(picture(content)) if isinstance(content, int) else content
         storage.replace(storage.join(self.archive, name), data)
 
+    def delete(self, uri: str) -> None:
+        """Delete an object that is there."""
+        ref = storage.stat(uri)
+        assert ref is not None, uri
+        assert storage.delete(ref)
+
     def source(self) -> Source:
         """The archive as it is now."""
         return open_source(self.archive, unit_records=2)
@@ -131,6 +138,12 @@ class World:
         found = head.read(self.uri)
         return found.sequence if found else None
 
+    def newest(self, generation: str) -> Snapshot:
+        """The newest snapshot of a generation, which has one."""
+        found = snapshots.latest(self.uri, generation)
+        assert found is not None
+        return found
+
     def wrong(self, **options: Any) -> Counter[str]:
         """What a verification against the archive finds, by kind; every mask is decoded."""
         found = verify(
@@ -147,16 +160,12 @@ class World:
         return {name: etag for name, etag in found.items() if name.startswith(folders)}
 
 
-class Act(Protocol):
-    """What is done at a write: before it, and again when it is done."""
-
-    def __call__(self, number: int, uri: str, *, done: bool) -> None:
-        """``number`` counts from 1."""
-
-
 @contextmanager
-def every_write(act: Act) -> Iterator[None]:
-    """Call ``act`` before and after every write of the nights within, but for the preflight's."""
+def every_write(act: Callable[..., None]) -> Iterator[None]:
+    """Call ``act`` before and after every write of the nights within, but for the preflight's.
+
+    It gets the write's number, from 1, its URI, and whether it is ``done``.
+    """
     patch, numbers = pytest.MonkeyPatch(), itertools.count(1)
 
     def wrapped(write: Callable[..., bool]) -> Callable[..., bool]:

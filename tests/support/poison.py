@@ -1,4 +1,4 @@
-"""Images that break the process which works on them, for tests; and one that needs no help.
+"""Images that break the process which works on them, for tests.
 
 `install` writes a ``sitecustomize.py``, which Python runs at its start if it finds it on its path.
 In such a process, and only there, the decoder and the network do to themselves what a picture says
@@ -7,7 +7,6 @@ in its first pixels. Elsewhere the same picture is harmless.
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -99,44 +98,3 @@ def poisoned(pixels: np.ndarray, stage: str, act: str) -> np.ndarray:
     changed = pixels.copy()
     changed[0].reshape(-1)[: text.size] = text
     return changed
-
-
-def endless_jpeg(side: int = 1024, scans: int = 50_000) -> bytes:
-    """A valid grey progressive JPEG of ``side`` x ``side`` pixels that takes minutes to decode.
-
-    Each of its scans refines all blocks and says in a few bytes that there is nothing to refine, so
-    that the work is blocks times scans. ``side`` is 1024 or more. ITU T.81, annexes B and G.
-    """
-    blocks = (-(-side // 8)) ** 2
-
-    def segment(marker: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-    def table(kind: int, symbol: int) -> bytes:  # one code of one bit, 0
-        return segment(0xC4, bytes([kind, 1, *[0] * 15, symbol]))
-
-    def scan(first: int, last: int, high: int, low: int, bits: str) -> bytes:
-        header = bytes([1, 1, 0, first, last, high << 4 | low])
-        bits += "1" * (-len(bits) % 8)
-        data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
-        return segment(0xDA, header) + data
-
-    def nothing_in(count: int) -> str:  # code 0 and 14 bits: 2^14 + that many blocks end here
-        runs = -(-count // ((1 << 15) - 1))
-        lengths = [count // runs + (index < count % runs) for index in range(runs)]
-        return "".join("0" + format(length - (1 << 14), "014b") for length in lengths)
-
-    refining = scan(1, 63, 1, 0, nothing_in(blocks))
-    return b"".join(
-        (
-            b"\xff\xd8",
-            segment(0xDB, bytes([0, *[1] * 64])),
-            segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])),
-            table(0x00, 0),  # each DC difference is zero
-            table(0x10, 0xE0),
-            scan(0, 0, 0, 0, "0" * blocks),
-            scan(1, 63, 0, 1, nothing_in(blocks)),
-            *[refining] * scans,
-            b"\xff\xd9",
-        )
-    )
