@@ -20,7 +20,7 @@ class _Clock:
 @pytest.fixture
 def counted(monkeypatch):
     """What the counters were raised to, by name and tags."""
-    totals = Counter()
+    totals: Counter[tuple[str, ...]] = Counter()
 
     class Counted:
         def __init__(self, name, text, tags=()):
@@ -48,7 +48,7 @@ def _receipt(records, errors, outcome="committed"):
 
 
 def test_lines_and_counters_are_sums_over_receipts(counted, clock):
-    said = []
+    said: list[str] = []
     run = Progress(4, said.append)
     clock.now = 10.0
     run.add(_receipt(8, {}))
@@ -74,7 +74,7 @@ def test_lines_and_counters_are_sums_over_receipts(counted, clock):
 
 
 def test_the_log_of_eight_hours_has_a_line_a_minute_at_most(counted, clock):
-    said = []
+    said: list[str] = []
     run = Progress(10**9, said.append)
     for second in range(8 * 3600):
         clock.now = float(second)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.segmentation import stages
 from pipelines.segmentation.unit_row import Item, UnitRow
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
@@ -44,3 +45,10 @@ def test_two_units_at_a_time_are_refused():
     rows = UnitRow(UNIT).to_table()
     with pytest.raises(AssertionError, match="travels alone"):
         UnitRow.without_records(pa.concat_tables([rows, rows]))
+
+
+def test_the_pixels_of_a_class_are_counted_by_pieces_as_in_one(monkeypatch):
+    mask = np.random.default_rng(0).integers(0, 4, (37, 53), dtype=np.uint8)
+    monkeypatch.setattr(stages, "COUNTED_AT_ONCE", 100)
+    expected = [(mask == index).sum() for index in range(6)]
+    assert stages.class_pixels(mask, 6).tolist() == expected
