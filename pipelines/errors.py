@@ -22,8 +22,8 @@ class LabelError(InputError):
 class ImageError(FCNError, ValueError):
     """One image cannot be read. In bulk segmentation it becomes an error row.
 
-    ``kind`` is one word for tables: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
-    ``unsupported_mode``.
+    ``kind`` is one word for tables: ``empty``, ``not_an_image``, ``truncated``, ``too_large``,
+    ``hostile`` or ``unsupported_mode``.
     """
 
     def __init__(self, kind: str, text: str) -> None:

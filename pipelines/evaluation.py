@@ -30,8 +30,7 @@ from pipelines.errors import (
 )
 from pipelines.label_index import Place, list_places
 from pipelines.mask_join import Places, join
-from pipelines.masks import reader
-from pipelines.masks.generation import PartName
+from pipelines.mask_parts import list_masks
 from pipelines.records import LABEL
 from pipelines.scoring import ImageScore, MaskKeys, PartScore, read_mask_keys, score_part
 from pipelines.sources import Source
@@ -155,31 +154,6 @@ def evaluate(
         label_name=label_name,
         repeated=joined.repeated,
     )
-
-
-def list_masks(masks_uri: str) -> list[ObjectRef]:
-    """The parts of masks under a URI: those of the published snapshot, where there is one.
-
-    Raises NotFoundError if there are none.
-    """
-    counting = reader.counting(masks_uri)
-    refs = storage.list_objects(masks_uri)
-    found = [
-        ref
-        for ref in refs
-        if PartName.parse(ref.uri.rsplit("/", 1)[1]) is not None
-        and (counting is None or ref.uri in counting)
-    ]
-    if counting is not None and len(found) < len(counting):
-        raise NotFoundError(
-            f"{len(counting) - len(found)} parts of the published masks of {masks_uri} are gone, "
-            f"such as {min(counting - {ref.uri for ref in found})}; jobs/verify.py says more"
-        )
-    if not found:
-        raise NotFoundError(
-            f"{masks_uri} holds no masks (part-*.parquet); give the folder that segment printed"
-        )
-    return found
 
 
 def _one_model(masks_uri: str, keys: Sequence[MaskKeys]) -> str:

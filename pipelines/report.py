@@ -10,8 +10,9 @@ import jinja2
 import numpy as np
 
 from pipelines import cluster, images, storage
-from pipelines.evaluation import Evaluation, list_masks
+from pipelines.evaluation import Evaluation
 from pipelines.label_index import index_labels
+from pipelines.mask_parts import list_masks
 from pipelines.panel import Example, draw_example, draw_panel
 from pipelines.records import LABEL
 from pipelines.score_tables import MEAN_IU_RULE
@@ -125,12 +126,14 @@ def _fetch(
         record = read_unit(labels.units[places[key].unit], planes=planes)[places[key].row]
         label = record.label if name == LABEL else record.planes[name]
         assert label is not None, "only labelled images are scored"
-        mask = images.decode_label(masks[key], max_pixels=images.MAX_SIDE**2)
+        mask = images.decode_label(masks[key], max_pixels=1 << 40)
         examples.append(
             Example(
                 key=key,
                 mean_iu=mean_iu,
-                image=images.decode_image(record.image, max_pixels=mask.size),
+                image=images.decode_image(
+                    record.image, max_pixels=max(mask.size, max(mask.shape) ** 2)
+                ),
                 label=record.rule(name).decode(label, key, max_pixels=mask.size),
                 mask=mask,
             )

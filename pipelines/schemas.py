@@ -89,6 +89,7 @@ SUMMARY = pa.schema(
         ("n_void_pixels", pa.int64()),
         ("n_errors", pa.int64()),
         ("n_missing", pa.int64()),
+        ("n_excluded", pa.int64()),
         ("network", pa.string()),
         ("model", pa.string()),
         ("masks_uri", pa.string()),
@@ -98,7 +99,8 @@ SUMMARY = pa.schema(
 """One row. Scores are fractions in 0..1, NaN where undefined. ``mean_iu`` follows the reference's
 score.py: classes absent from labels and masks are left out, a class that was only predicted counts
 as 0 (``mean_iu_rule`` says so). The other two conventions stand beside it by their own names.
-``n_errors`` counts error rows, ``n_missing`` labels without a mask row; neither is scored."""
+``n_errors`` counts error rows, ``n_missing`` labels without a mask row, ``n_excluded``
+images whose label or mask cannot be used; none of them is scored."""
 
 PER_CLASS = pa.schema(
     [

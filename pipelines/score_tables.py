@@ -64,6 +64,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
         "n_void_pixels": sum(image.void_pixels for image in images),
         "n_errors": evaluation.errors,
         "n_missing": evaluation.missing,
+        "n_excluded": sum(evaluation.excluded.values()),
         "network": evaluation.network,
         "model": evaluation.model,
         "masks_uri": evaluation.masks,

@@ -71,7 +71,7 @@ def take(units: Sequence[Unit], count: int, max_pixels: int) -> Sample:
             except ImageError as error:
                 sample.refused[error.kind] += 1
                 continue
-            if height * width > max_pixels or max(height, width) > images.MAX_SIDE:
+            if height * width > max_pixels or max(height, width) > images.max_side(max_pixels):
                 sample.refused["too_large"] += 1
                 continue
             sample.sizes.append((height, width))

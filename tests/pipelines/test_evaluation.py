@@ -14,70 +14,21 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from fcn_model import ClassList, Confusion
-from pipelines import images, score_tables, storage
+from pipelines import score_tables, storage
 from pipelines.errors import IncompleteError, InputError
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.label_index import index_labels
-from pipelines.masks import parts
-from pipelines.masks.generation import PartName
-from pipelines.records import Record
 from pipelines.schemas import MASKS
 from pipelines.scoring import ImageScore, read_mask_keys, score_part
-from pipelines.shards import write_shard
 from pipelines.sources import open_source
-from tests.support import made
+from tests.support.scored import CLASSES, labelled, write_part
 
-CLASSES = ClassList(names=("sky", "road", "car"))
 GOLDEN = [[50, 2, 0, 3], [4, 30, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
 """Computed by hand from the reference's rules; the scores below come with it."""
 
 
 def _evaluation(confusion, images_, classes=CLASSES):
     return Evaluation("m", "l", classes, confusion, tuple(images_), 0, "digest", "net")
-
-
-def _labelled(folder, count=5, seed=0, shape=(6, 9)):
-    """Folder pairs with random labels, and a random mask for each."""
-    rng = np.random.default_rng(seed)
-    masks = {}
-    for index in range(count):
-        key = f"i{index}"
-        label = rng.integers(0, 3, shape, dtype=np.uint8)
-        label[0, :4] = CLASSES.void_id
-        storage.create(f"{folder}/labels/{key}.png", images.encode_label(label, CLASSES))
-        image = np.zeros((*shape, 3), np.uint8)[:, :, 0]
-        storage.create(f"{folder}/images/{key}.png", images.encode_mask(image, CLASSES))
-        masks[key] = (label, rng.integers(0, 3, shape, dtype=np.uint8))
-    text = b'{"names": ["sky", "road", "car"]}'
-    storage.create(f"{folder}/classes.json", text)
-    return masks
-
-
-def _write_part(folder, number, masks, *, model="digest", errors=(), encode=None):
-    rows = []
-    for record, (key, mask) in enumerate(masks):
-        row = dict.fromkeys(MASKS.names, "") | {
-            "key": key,
-            "height": mask.shape[0],
-            "width": mask.shape[1],
-            "mask": {
-                "bytes": encode(mask) if encode else images.encode_mask(mask, CLASSES),
-                "path": f"{key}.png",
-            },
-            "class_pixels": [0, 0, 0],
-            "status": "ok",
-            "attempts": 1,
-            "transient": False,
-            "model": model,
-            "record": record,
-        }
-        if key in errors:
-            row |= {"mask": None, "class_pixels": None, "status": "error"}
-        rows.append(row)
-    name = PartName(f"{number:016x}", "0" * 16).file
-    uri = storage.join(folder, name)
-    storage.create(uri, parts.encode_part(rows, {"part": number}, CLASSES))
-    return storage.stat(uri)
 
 
 def test_the_golden_table_gives_the_published_scores_through_the_tables():
@@ -111,8 +62,8 @@ def test_the_golden_table_gives_the_published_scores_through_the_tables():
 
 def test_scores_of_random_masks_agree_with_torchmetrics(tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    masks = _labelled(storage.join(root, "data"))
-    part = _write_part(storage.join(root, "masks"), 0, [(k, m) for k, (_, m) in masks.items()])
+    masks = labelled(storage.join(root, "data"))
+    part = write_part(storage.join(root, "masks"), 0, [(k, m) for k, (_, m) in masks.items()])
     source = open_source(storage.join(root, "data"))
     places = index_labels(source)
     wanted = [(places[key].unit, places[key].row) for key in masks]
@@ -128,96 +79,6 @@ def test_scores_of_random_masks_agree_with_torchmetrics(tmp_path):
         assert image.mean_iu == pytest.approx(alone.mean_iu, abs=1e-12)
 
 
-def _statuses(score):
-    return {image.key: (image.status, image.reason) for image in score.images}
-
-
-def test_what_cannot_be_compared_has_a_status_and_a_reason_and_counts_for_nothing(tmp_path):
-    root = storage.parse_uri(str(tmp_path))
-    masks = _labelled(storage.join(root, "data"), count=8)
-    labels = f"{root}/data/labels"
-    wrong = masks["i1"][0].copy()
-    wrong[1, :3] = 21
-    small = images.encode_label(np.zeros((6, 8), np.uint8), CLASSES)
-    files = {
-        "i1": made.png(wrong),
-        "i2": small,
-        "i3": b"",
-        "i4": made.jpg(np.zeros((6, 9), np.uint8)),
-        "i5": made.png(np.zeros((6, 9, 3), np.uint8)),
-        "i6": images.encode_label(masks["i6"][0], CLASSES)[:-30],
-    }
-    for key, data in files.items():
-        storage.replace(f"{labels}/{key}.png", data)
-    part = _write_part(storage.join(root, "masks"), 0, [(k, m) for k, (_, m) in masks.items()])
-    source = open_source(storage.join(root, "data"))
-    places = index_labels(source)
-    wanted = [(places[key].unit, places[key].row) for key in masks]
-    score = score_part(part, source.units, wanted, CLASSES)
-    found = _statuses(score)
-    assert {key: status for key, (status, _) in found.items()} == {
-        **dict.fromkeys(["i0", "i7"], "ok"),
-        **dict.fromkeys(["i1", "i3", "i4", "i5", "i6"], "bad_label"),
-        "i2": "size_mismatch",
-    }
-    assert "holds ids 21 (3 pixels); allowed are 0 to 2" in found["i1"][1]
-    assert found["i2"][1] == "its label is 6×8, its mask 6×9 (height×width)"
-    assert "no bytes" in found["i3"][1]
-    assert "looks like a JPEG image" in found["i4"][1]
-    assert "RGB of 8 bits" in found["i5"][1]
-    assert "cut off at byte" in found["i6"][1]
-    expected = Confusion(3)  # by hand: the two that are left
-    for key in ("i0", "i7"):
-        expected.update(masks[key][0], masks[key][1], CLASSES.void_id)
-    assert (score.confusion.counts == expected.counts).all()
-    result = _evaluation(score.confusion, score.images)
-    text = result.to_text()
-    assert "2 images scored, 0 error rows" in text
-    assert "not scored: 5 bad_label, 1 size_mismatch\n  i1: i1 (" in text
-    made_tables = score_tables.tables(result)
-    assert made_tables["summary"]["n_images"].to_pylist() == [2]
-    rows = {row["key"]: row for row in made_tables["per_image"].to_pylist()}
-    assert rows["i2"]["reason"] == found["i2"][1]
-    assert rows["i2"]["mean_iu"] is None
-
-
-def test_masks_that_are_damaged_or_of_other_classes_are_told_apart(tmp_path):
-    root = storage.parse_uri(str(tmp_path))
-    _labelled(storage.join(root, "data"), count=1)
-    source = open_source(storage.join(root, "data"))
-    mask = np.full((6, 9), 2, np.uint8)
-    part = _write_part(storage.join(root, "a"), 0, [("i0", mask)], encode=lambda m: b"no PNG")
-    assert _statuses(score_part(part, source.units, [(0, 0)], CLASSES))["i0"][0] == "bad_mask"
-    part = _write_part(
-        storage.join(root, "b"), 0, [("i0", mask)], encode=lambda m: made.png(m[:, :8])
-    )
-    found = _statuses(score_part(part, source.units, [(0, 0)], CLASSES))["i0"]
-    assert found == ("bad_mask", "its mask is 6×8, its row (6, 9)")
-    part = _write_part(storage.join(root, "c"), 0, [("i0", mask)])
-    two = dataclasses.replace(CLASSES, names=("sky", "road"), palette=())
-    with pytest.raises(InputError, match=r"i0.*the masks have other classes"):
-        score_part(part, _only_first_two_classes(source, root), [(0, 0)], two)
-
-
-def _only_first_two_classes(source, root):
-    """The source's units with a label that two classes are enough for."""
-    storage.replace(
-        f"{root}/data/labels/i0.png", images.encode_label(np.zeros((6, 9), np.uint8), CLASSES)
-    )
-    return open_source(storage.join(root, "data")).units
-
-
-def test_a_record_without_a_label_is_no_failure(tmp_path):
-    root = storage.parse_uri(str(tmp_path))
-    masks = _labelled(storage.join(root, "data"), count=2)
-    label = images.encode_label(masks["i0"][0], CLASSES)
-    records = [Record("i0", "u", "e", b"", label), Record("i1", "u", "e", b"", None)]
-    storage.create(f"{root}/shard/s.parquet", write_shard(records, CLASSES))
-    part = _write_part(storage.join(root, "masks"), 0, [(k, m) for k, (_, m) in masks.items()])
-    score = score_part(part, open_source(f"{root}/shard").units, [(0, 0), (0, 1)], CLASSES)
-    assert _statuses(score) == {"i0": ("ok", ""), "i1": ("no_label", "")}
-
-
 def test_a_file_that_is_no_part_is_named(tmp_path):
     uri = storage.parse_uri(str(tmp_path / "part.parquet"))
     storage.create(uri, b"PAR1 junk PAR1")
@@ -229,7 +90,7 @@ def test_a_file_that_is_no_part_is_named(tmp_path):
 
 def test_a_key_that_labels_two_images_cannot_be_joined(tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    _labelled(storage.join(root, "data"), count=2)
+    labelled(storage.join(root, "data"), count=2)
     source = open_source(storage.join(root, "data"))
     doubled = dataclasses.replace(source, units=source.units + source.units)
     with pytest.raises(InputError, match=r"'i0' labels two images"):
@@ -239,11 +100,11 @@ def test_a_key_that_labels_two_images_cannot_be_joined(tmp_path):
 @pytest.mark.ray
 def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    masks = _labelled(storage.join(root, "data"), count=6)
+    masks = labelled(storage.join(root, "data"), count=6)
     folder = storage.join(root, "masks")
     rows = [(key, mask) for key, (_, mask) in masks.items()]
-    _write_part(folder, 0, rows[:2], errors=("i1",))
-    _write_part(folder, 1, [*rows[2:5], ("stray", rows[0][1])])
+    write_part(folder, 0, rows[:2], errors=("i1",))
+    write_part(folder, 1, [*rows[2:5], ("stray", rows[0][1])])
     source = open_source(storage.join(root, "data"), unit_records=4)
     with pytest.raises(IncompleteError, match=r"1 of 6 labels.*i5"):
         evaluate(folder, source)
@@ -260,7 +121,7 @@ def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, 
     assert (result.confusion.counts == expected.counts).all()
     assert (result.errors, result.missing) == (1, 1)
 
-    _write_part(folder, 2, rows[5:], model="another")
+    write_part(folder, 2, rows[5:], model="another")
     with pytest.raises(InputError, match="2 models"):
         evaluate(folder, source)
 
@@ -268,9 +129,9 @@ def test_missing_masks_error_rows_and_unlabelled_masks_are_counted(ray_session, 
 @pytest.mark.ray
 def test_masks_of_other_images_show_a_key_of_both_sides(ray_session, tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    _labelled(storage.join(root, "data"), count=1)
+    labelled(storage.join(root, "data"), count=1)
     folder = storage.join(root, "masks")
-    _write_part(folder, 0, [("elsewhere.jpg", np.zeros((6, 9), np.uint8))])
+    write_part(folder, 0, [("elsewhere.jpg", np.zeros((6, 9), np.uint8))])
     with pytest.raises(InputError, match=r"'elsewhere.jpg'.*'i0'"):
         evaluate(folder, open_source(storage.join(root, "data")))
 
@@ -278,9 +139,9 @@ def test_masks_of_other_images_show_a_key_of_both_sides(ray_session, tmp_path):
 @pytest.mark.ray
 def test_masks_that_no_label_fits_are_refused_with_the_first_reason(ray_session, tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    _labelled(storage.join(root, "data"), count=2)
+    labelled(storage.join(root, "data"), count=2)
     folder = storage.join(root, "masks")
-    _write_part(folder, 0, [(key, np.zeros((6, 8), np.uint8)) for key in ("i0", "i1")])
+    write_part(folder, 0, [(key, np.zeros((6, 8), np.uint8)) for key in ("i0", "i1")])
     with pytest.raises(InputError, match=r"none of 2 masks .* i0: its label is 6×9, its mask 6×8"):
         evaluate(folder, open_source(storage.join(root, "data")))
 
@@ -288,10 +149,10 @@ def test_masks_that_no_label_fits_are_refused_with_the_first_reason(ray_session,
 @pytest.mark.ray
 def test_masks_of_other_classes_are_not_compared(ray_session, tmp_path):
     root = storage.parse_uri(str(tmp_path))
-    _labelled(storage.join(root, "data"), count=1)
+    labelled(storage.join(root, "data"), count=1)
     storage.replace(f"{root}/data/classes.json", b'{"names": ["car", "road", "sky"]}')
     folder = storage.join(root, "masks")
-    _write_part(folder, 0, [("i0", np.zeros((6, 9), np.uint8))])
+    write_part(folder, 0, [("i0", np.zeros((6, 9), np.uint8))])
     with pytest.raises(InputError, match=r"'sky', 'road', 'car'.*'car', 'road', 'sky'"):
         evaluate(folder, open_source(storage.join(root, "data")))
 

@@ -1,19 +1,9 @@
-"""Tars and Parquet files that lie: refused by name, within bounds of memory and time.
-
-What is measured runs in a process of its own, which watches its memory, with limits lower than the
-real ones so that little has to be made.
-"""
+"""Parquet shards that are damaged or lie: refused by name, within bounds of memory and time."""
 
 from __future__ import annotations
 
-import bz2
 import io
-import json
-import lzma
 import struct
-import subprocess
-import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,144 +20,9 @@ from pipelines.records import Record
 from pipelines.schemas import IMAGE, SHARD, with_metadata
 from pipelines.shards import write_shard
 from pipelines.storage import ObjectRef
-from pipelines.tar_records import read_tar
 from tests.support import made, thrift
+from tests.support.measured import MEGABYTES, measure
 from tests.support.thrift import BINARY, I64, LIST, STRUCT
-
-TAR = ObjectRef("s3://data/shard.tar", "etag", 0)
-MEGABYTES = 50
-
-READ = """
-import json, pathlib, sys, time
-from pipelines import parquet_file, parquet_pages, storage, tar_members, thrift_walk
-from pipelines.errors import ShardError
-from pipelines.parquet_records import read_rows
-from pipelines.storage import ObjectRef
-from pipelines.tar_records import read_tar
-
-def memory(what):
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) // 1024
-
-def read(path):
-    if path.suffix == ".tar":
-        return read_tar(ObjectRef(path.as_uri(), "", 0), path.read_bytes())
-    return read_rows(storage.stat(storage.parse_uri(str(path))))
-
-tar_members.MAX_MEMBERS = 20_000
-thrift_walk.MAX_KEPT = 20_000
-parquet_file.MAX_READ_BYTES = 64 << 20
-parquet_pages.MAX_DICTIONARY_BYTES = 8 << 20
-for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, started = memory("VmRSS"), time.monotonic()
-    try:
-        result = f"{len(read(path))} records"
-    except ShardError as error:
-        assert path.name in str(error)
-        result = str(error).split(": ", 1)[1]
-    spent = memory("VmHWM") - before, time.monotonic() - started
-    print(json.dumps([path.name, result, *spent]), flush=True)
-"""
-
-
-def measure(folder: Path, files: dict[str, bytes]) -> dict[str, tuple[str, int, float]]:
-    """Of each file what came of it, by how many megabytes memory grew, and how long it took."""
-    made.fill(folder, {"0": b"", **files})  # the first file pays for what is loaded once
-    command = [sys.executable, "-c", READ, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return {name: (result, grown, seconds) for name, result, grown, seconds in rows[1:]}
-
-
-def member(kind: bytes, name: str = "a.jpg", size: int = 0, **fields: Any) -> bytes:
-    """A tar's header by Python's tarfile, without content."""
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def pax(kind: bytes, fields: dict[bytes, bytes]) -> bytes:
-    """An extended header for what follows it (x) or for all that follow (g)."""
-    lines = b""
-    for key, value in fields.items():
-        rest = b" " + key + b"=" + value + b"\n"
-        length = len(rest) + len(str(len(rest)))
-        length += len(str(length)) - len(str(len(rest)))
-        lines += str(length).encode() + rest
-    return member(kind, "x", len(lines)) + lines.ljust(-(-len(lines) // 512) * 512, b"\0")
-
-
-REST = made.tar({"good.jpg": b"x"})
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (bz2.compress(REST), "it is compressed with bzip2; unpack it to a plain .tar"),
-        (lzma.compress(REST), "it is compressed with xz"),
-        (pa.Codec("zstd").compress(REST, asbytes=True), "it is compressed with zstd"),
-        (b"PK\3\4" + bytes(2000), "it is a zip archive"),
-        (member(tarfile.BLKTYPE) + REST, "member 'a.jpg' is a device"),
-        (member(b"V") + REST, "member 'a.jpg' is of unknown type b'V'"),
-        (member(tarfile.DIRTYPE, "a", 512) + REST, "member 'a/' is a folder with 512 bytes"),
-        (member(tarfile.REGTYPE, "a/", 512) + REST, "member 'a/' is a folder with 512 bytes"),
-        (pax(b"g", {b"size": b"0"}) + REST, "global header at byte 512 names or sizes"),
-        (pax(b"g", {b"path": b"b.jpg"}) + REST, "global header at byte 512 names or sizes"),
-        (pax(b"x", {b"size": b"9" * 5000}) + REST, "extended header at byte 512 has a wrong size"),
-        (pax(b"x", {b"size": b"-512"}) + REST, "extended header at byte 512 has a wrong size"),
-        (pax(b"x", {b"GNU.sparse.map": b"0,1"}) + REST, "is a sparse file"),
-        (pax(b"x", {b"path": b"/etc/a.jpg"}) + REST, "'/etc/a.jpg' is absolute"),
-        (pax(b"x", {b"path": b"a\0b.jpg"}) + REST, "'a\\x00b.jpg' is absolute or leads out"),
-        (pax(b"x", {b"path": b"\xff\xfe.jpg"}) + REST, "is not UTF-8"),
-        (member(b"L", "x", 2 << 20) + bytes(2 << 20) + REST, "is 2097152 bytes long"),
-        (member(b"0", "b.jpg", 1 << 40) + REST, "claims 1099511627776 bytes"),
-        (made.tar([(f"a.x{n}", b"") for n in range(50)]), "['x0', 'x1', 'x10', 'x11'"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "tar",
-)
-def test_tars_that_hide_or_claim_are_refused_by_name(data: bytes, reason: str) -> None:
-    with pytest.raises(ShardError) as caught:
-        read_tar(TAR, data)
-    assert str(caught.value).startswith(f"{TAR.uri}: ")
-    assert reason in str(caught.value)
-    assert len(str(caught.value)) < 600
-
-
-def test_a_global_comment_and_folders_are_no_records() -> None:
-    """As `git archive` and `tar c .` write them."""
-    data = pax(b"g", {b"comment": b"c0ffee"}) + member(tarfile.DIRTYPE, "a") + REST
-    assert read_tar(TAR, data) == read_tar(TAR, REST)
-
-
-def test_hostile_tars_cost_no_memory_and_write_nothing(tmp_path: Path) -> None:
-    count = 25_000
-    headers = b"".join(member(b"0", f"{number:07}.jpg") for number in range(count))
-    escape = tmp_path / "in" / "escape.jpg"
-    files = {
-        "sparse.tar": member(tarfile.GNUTYPE_SPARSE, "a.jpg", 1 << 33) + REST,
-        "claim.tar": member(b"0", "a.jpg", 1 << 33) + REST,
-        "gzip.tar": bytes.fromhex("1f8b0800") + bytes(1 << 20),
-        "long-name.tar": member(b"L", "x", 200 << 20) + bytes(200 << 20) + REST,
-        "path.tar": made.tar({f"../{escape.name}": b"x", str(escape): b"y"}),
-        "link.tar": member(tarfile.SYMTYPE, "a", linkname="/etc") + REST,
-        "many.tar": headers + bytes(1024),
-    }
-    found = measure(tmp_path / "in", files)
-    results = {name: result for name, (result, _, _) in found.items()}
-    assert results.pop("many.tar") == "it has more than 20000 members; split it into smaller shards"
-    assert len(results) == 6
-    assert not any(result.endswith("records") for result in results.values())
-    sizes = {name: len(data) >> 20 for name, data in files.items()}
-    grown = {name: more - 2 * sizes[name] for name, (_, more, _) in found.items()}
-    assert grown.pop("many.tar") < 25, "a thousand bytes for each member that was seen"
-    assert max(grown.values()) < MEGABYTES
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
-    assert not escape.exists()
-
 
 RECORDS = [
     Record(f"k{n}", f"s3://b/k{n}.jpg", f"e{n}", made.jpg(made.picture(n)), made.label_png(n))
