@@ -94,7 +94,8 @@ def ray_session() -> Iterator[None]:
             cpus = max(LOCAL_CPUS, usable_cores())
             # Ray's services listen on every interface all the same; the token keeps others out.
             local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-            ray.init(num_cpus=cpus, **local, **quiet)
+            # "local", or Ray would look for a cluster of somebody else on this machine.
+            ray.init(address="local", num_cpus=cpus, **local, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"could not reach or start Ray: {error}") from error
     # Ray has put its own handler in place, which would print a stack and abort on SIGTERM.

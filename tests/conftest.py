@@ -44,6 +44,7 @@ def ray_session(s3: Seaweed) -> Iterator[None]:
 
     folder = tempfile.mkdtemp(prefix="fcnr")  # short: Ray's sockets lie in it
     ray.init(
+        address="local",
         num_cpus=8,
         _node_ip_address="127.0.0.1",
         include_dashboard=False,
