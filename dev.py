@@ -26,7 +26,8 @@ CHECKS = {
     "lint": ["ruff", "check", *PYTHON_FILES],
     "imports": ["lint-imports"],
     "types": ["mypy"],
-    "tests": ["pytest"],
+    # Much of the time one test waits for processes to start; files stay whole on one worker.
+    "tests": ["pytest", "--numprocesses=2", "--dist=loadfile"],
 }
 
 

@@ -147,7 +147,7 @@ def _flags(folder: Path, ports: list[int]) -> list[str]:
 def _free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, below the range from which clients get theirs."""
     found: list[int] = []
-    port = 20000 + os.getpid() % 8000
+    port = 20000 + os.getpid() * 16 % 8000  # test sessions side by side do not meet
     while len(found) < count:
         port += 1
         with socket.socket() as probe:
