@@ -21,6 +21,16 @@ def test_every_link_to_a_file_leads_to_it(document):
             assert (document.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_a_document_names_exists(document):
+    named = re.findall(r"\b(tests/[\w/]+\.py)(?:::(\w+))?", document.read_text())
+    assert named or document.name != "failures.md"
+    for file, function in named:
+        assert (ROOT / file).is_file(), file
+        found = re.search(rf"^def {function}\(", (ROOT / file).read_text(), re.MULTILINE)
+        assert found or not function, f"{file}::{function}"
+
+
 def test_every_option_in_the_readme_is_one_that_the_job_has(monkeypatch, capsys):
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     commands = re.findall(r"python jobs/(\w+)\.py ((?:[^\n]|\\\n)*)", "\n".join(blocks))
