@@ -35,8 +35,11 @@ FIRST_PARTS = 3
 LOOPBACK = "127.0.0.2"
 """Clients replace 127.0.0.1 by the machine's outward address, where nobody would listen."""
 
-FULL = "RAY_local_fs_capacity_threshold"
-"""The share of the disk beyond which Ray does not write to it."""
+ROOM = 4_300 << 20
+"""For the job without the image that grows by 3 GiB; not for both."""
+
+FULL = {"local_fs_capacity_threshold": 0.05, "automatic_object_spilling_enabled": False}
+"""A disk counts as full from 5% on, and takes nothing. The first alone still lets Ray spill."""
 
 Name = Literal["node-loss", "head-loss", "full-disk", "memory-killer", "sigterm", "lost-calls"]
 
@@ -137,7 +140,6 @@ def full_disk() -> Bill:
     """Row 12: the object store is full, and the disk that it would spill to as well."""
     import ray  # noqa: PLC0415
 
-    os.environ[FULL] = "0.05"  # as if the disk were full from there on
     with Trial(size=(200, 300)) as trial:  # too large to travel within Ray's messages
         ray.init(
             address="local",
@@ -146,48 +148,44 @@ def full_disk() -> Bill:
             include_dashboard=False,
             object_store_memory=80 << 20,
             log_to_driver=False,
+            _system_config=FULL,
         )
+        held: list[Any] = []
         try:
-            kept, refused = _fill_the_store(ray)
-            bill = Bill(f"object store filled with {kept} MB, and the disk is full", refused)
-            address = ray.get_runtime_context().gcs_address
-            run = trial.start({"RAY_ADDRESS": address})
+            bill = Bill("object store filled, and the disk full", _fill_the_store(ray, held))
+            run = trial.start({"RAY_ADDRESS": ray.get_runtime_context().gcs_address})
             bill.codes.append(trial.end(run))
-            refusals = run.log.read_text().count("OutOfDisk")
-            bill.note = f"{len(trial.parts())} parts on the full disk, {refusals} said so "
+            told = run.log.read_text().count("is full")
+            bill.note = f"{len(trial.parts())} parts meanwhile, told {told} times "
         finally:
+            held.clear()
             ray.shutdown()
-            del os.environ[FULL]
         return trial.finish(bill)
 
 
-_held: list[Any] = []
-"""References that keep objects in the store."""
-
-
-def _fill_the_store(ray: Any) -> tuple[int, int]:
-    """Put objects of a megabyte until the store refuses; how many, and how often it did."""
-    for count in range(200):
+def _fill_the_store(ray: Any, held: list[Any]) -> int:
+    """Put ever smaller objects until the store takes none; how often it refused one."""
+    refused = 0
+    for size in (1 << 20, 1 << 17, 1 << 14):
         try:
-            _held.append(ray.put(np.zeros(1 << 20, np.uint8)))
+            held.extend(ray.put(np.zeros(size, np.uint8)) for _ in range(100))
         except ray.exceptions.OutOfDiskError:
-            return count, 1
-    return 200, 0
+            refused += 1
+    return refused
 
 
 def memory_killer() -> Bill:
     """Row 13: an image takes so much memory that Ray kills its worker, again and again."""
     memory = psutil.virtual_memory()
     environment = {
-        "RAY_memory_usage_threshold": f"{memory.percent / 100 + 0.08:.3f}",
+        "RAY_memory_usage_threshold": f"{(memory.total - memory.available + ROOM) / memory.total}",
         "RAY_memory_monitor_refresh_ms": "100",
-        "RAY_task_oom_retries": "1",
     }
     with Trial() as trial:
         environment |= trial.poison("17.png", "decode", "grow", "oom")
         run = trial.start(environment, "--record-bytes", str(500 << 20))
         bill = Bill("workers killed for memory", 0, [trial.end(run)])
-        bill.times = trial.logged("due to memory pressure").total()
+        bill.times = trial.logged("worker(s), kill details").total()
         return trial.finish(bill)
 
 

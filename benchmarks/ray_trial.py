@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -30,7 +31,10 @@ from tests.support.tiny import save_checkpoint
 
 IMAGES = 40
 WAIT_SECONDS = 300.0
-"""For the first parts, or for a job to end; then the trial is given up."""
+"""For the first parts, or for a job to end."""
+
+HUNG = 124
+"""In place of the exit code of a job that did not end."""
 
 
 @dataclass
@@ -55,7 +59,8 @@ class Bill:
     @property
     def good(self) -> bool:
         """Whether something was done, and nothing came of it but lost time."""
-        return self.times > 0 and not (self.lost or self.doubled or self.wrong or self.codes[-1])
+        ended_well = self.codes[-1] == 0 and HUNG not in self.codes
+        return self.times > 0 and ended_well and not (self.lost or self.doubled or self.wrong)
 
     def line(self, name: str) -> str:
         """The bill in one line."""
@@ -134,9 +139,11 @@ class Trial:
         return len(self.parts())
 
     def end(self, run: Run, seconds: float = WAIT_SECONDS) -> int:
-        """Wait for the job's end; its exit code."""
+        """Wait for the job's end; its exit code, or HUNG."""
         try:
             return run.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return HUNG
         finally:
             run.end()
 

@@ -70,6 +70,8 @@ def quiet_ray() -> None:
     """Set what Ray reads from the environment when it is imported."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else a task that is killed for want of memory comes back for ever, and its unit stalls.
+    os.environ.setdefault("RAY_task_oom_retries", "1")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ al. and the paper number them.
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ READ_BYTES = 1 << 20
 @contextmanager
 def opened(ref: ObjectRef) -> Iterator[h5py.File]:
     """The file, its three arrays checked; what HDF5 raises about its bytes becomes InputError."""
-    with storage.open_ranged(ref) as raw:
+    with storage.open_ranged(ref) as raw, _no_collection():
         source = io.BufferedReader(cast(io.RawIOBase, raw), READ_BYTES)
         try:
             with h5py.File(source, "r") as file:
@@ -44,6 +45,22 @@ def opened(ref: ObjectRef) -> Iterator[h5py.File]:
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{ref.uri} is no labelled file of NYUDv2: {reason}") from error
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection by any thread.
+
+    h5py holds a lock while it reads from us, and takes the same lock to free what belongs to it: a
+    thread of the store that came to collect such garbage would wait for us, and we for it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check(file: h5py.File) -> None:

@@ -10,6 +10,8 @@ import ray.data
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
+from pipelines.errors import ClusterError
+
 FAILURES = (RayError, ExecutionTimeoutError)
 """What a Ray Data execution raises when Ray, and not the code in its workers, has failed."""
 
@@ -47,6 +49,10 @@ def one_row_per_block(rows: Sequence[dict[str, Any]]) -> Any:
     """A dataset with each row in a block of its own, so that units flow through one by one.
 
     Rows that share a block are committed together at its end, and a killed worker loses them all.
+    Raises ClusterError if Ray has no room for them.
     """
     assert rows, "Ray Data cannot make blocks of no rows"
-    return ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    try:
+        return ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    except FAILURES as error:
+        raise ClusterError(f"Ray could not take the work in: {last_line(error)}") from error

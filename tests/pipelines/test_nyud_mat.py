@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import threading
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from pipelines import storage
+from pipelines import nyu_records, storage
 from pipelines.datasets import nyud_mat
 from pipelines.errors import ChangedError, InputError, NotFoundError, StoreError
 from pipelines.sources import open_source
@@ -91,3 +95,34 @@ def test_what_the_store_says_about_the_large_nyud_file_comes_through_hdf5(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError, match="access denied"):
         read_unit(unit)
+
+
+def test_a_thread_of_the_store_that_would_collect_garbage_of_h5py_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published.nyud_mat(tmp_path)
+    path = tmp_path / nyud_mat.FILE
+    file = h5py.File(path)
+    garbage: list[Any] = [file["images"], file]
+    garbage.append(garbage)  # a circle, which only a collection frees
+    del file, garbage
+    stuck = []
+
+    class Reader(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            def collect_as_python_would() -> None:
+                kept = [[] for _ in range(200_000)]  # type: ignore[var-annotated]
+                del kept
+
+            thread = threading.Thread(target=collect_as_python_would, daemon=True)
+            thread.start()
+            thread.join(10)
+            stuck.append(thread.is_alive())
+            return super().readinto(buffer)
+
+    monkeypatch.setattr(nyu_records.storage, "open_ranged", lambda _ref: Reader(path))
+    ref = storage.ObjectRef(str(path), "", path.stat().st_size)
+    assert nyu_records.count_images(ref) == 4
+    assert stuck
+    assert not any(stuck)
+    assert gc.isenabled()

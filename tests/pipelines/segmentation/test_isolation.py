@@ -34,7 +34,8 @@ from pipelines.sources import open_source
 from tests.support import made, poison
 from tests.support.tiny import save_checkpoint
 
-LIMITS = Limits(record_seconds=2, record_bytes=400 << 20)
+LIMITS = Limits(record_seconds=8, record_bytes=400 << 20)
+"""On a busy machine it takes seconds to grow so far."""
 
 
 def blocks(seed: int, height: int = 48, width: int = 72) -> np.ndarray:
