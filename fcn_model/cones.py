@@ -13,12 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from fcn_model.backbones import backbone
-from fcn_model.geometry import Layer, stride
+from fcn_model.geometry import Interval, Layer, before, stride
 from fcn_model.heads import SkipHead
 from fcn_model.spec import NetworkSpec
-
-Interval = tuple[int, int]
-"""[start, stop)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +58,11 @@ class Cone:
         does not exist and is not missed.
         """
         head = self.head
-        here = _before(head.final_geometry, _moved((begin, end), head.final_offset))
+        here = before(head.final_geometry, _moved((begin, end), head.final_offset))
         ends: list[Interval] = []
         for fusion in reversed(head.fusions):
             ends.append(_back(fusion.skip_path, _moved(here, fusion.offset)))
-            here = _before(fusion.geometry, _moved(here, fusion.trim))
+            here = before(fusion.geometry, _moved(here, fusion.trim))
         ends.append(_back(head.score_path, here))
         start, stop = min(start for start, _ in ends), max(stop for _, stop in ends)
         return _moved((start, stop), self.pad)
@@ -89,18 +86,8 @@ def cone_of(spec: NetworkSpec) -> Cone:
 
 def _back(path: Iterable[Layer], outputs: Interval) -> Interval:
     for layer in reversed(tuple(path)):
-        outputs = _before(layer, outputs)
+        outputs = before(layer, outputs)
     return outputs
-
-
-def _before(layer: Layer, outputs: Interval) -> Interval:
-    """The inputs of ``layer`` that enter the outputs in an interval."""
-    first, last = outputs[0], outputs[1] - 1
-    if layer.transposed:
-        first, last = first + layer.pad, last + layer.pad
-        # Input i is spread over the outputs from i * stride to i * stride + kernel - 1.
-        return -((layer.kernel - 1 - first) // layer.stride), last // layer.stride + 1
-    return first * layer.stride - layer.pad, last * layer.stride - layer.pad + layer.kernel
 
 
 def _moved(interval: Interval, by: int) -> Interval:

@@ -15,6 +15,9 @@ from fractions import Fraction
 
 from fcn_model.errors import SpecError
 
+Interval = tuple[int, int]
+"""Positions [start, stop) on one axis."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -82,6 +85,11 @@ class Window:
     def offset(self) -> Fraction:
         """Where the centre of output 0 lies in the image."""
         return self.coordinates.offset
+
+    @property
+    def first(self) -> int:
+        """The first pixel that output 0 sees; negative if that is padding."""
+        return _whole(self.offset - Fraction(self.kernel - 1, 2), "the first pixel")
 
     def then(self, other: Window) -> Window:
         """Both in a row: kernel ``k' + (k-1)s'`` and stride ``ss'``, where this is ``k's'``.
@@ -152,6 +160,16 @@ def alignment(larger: Sequence[Layer], reference: Sequence[Layer]) -> int:
             f"a crop needs two maps of one stride, got strides {big.scale} and {small.scale}"
         )
     return _whole((small.offset - big.offset) / big.scale, "the crop offset")
+
+
+def before(layer: Layer, outputs: Interval) -> Interval:
+    """The inputs of ``layer`` that enter the outputs in an interval; some may be padding."""
+    first, last = outputs[0], outputs[1] - 1
+    if layer.transposed:
+        first, last = first + layer.pad, last + layer.pad
+        # Input i is spread over the outputs from i * stride to i * stride + kernel - 1.
+        return -((layer.kernel - 1 - first) // layer.stride), last // layer.stride + 1
+    return first * layer.stride - layer.pad, last * layer.stride - layer.pad + layer.kernel
 
 
 def trimmed(count: int) -> Layer:

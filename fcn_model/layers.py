@@ -23,6 +23,22 @@ class Conv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
 
+class Unpadded(nn.Module):
+    """A convolution that adds no padding, with the parameters of one that does."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv2d)
+        self.layer = layer
+
+    def forward(self, input_NChw: Tensor) -> Tensor:
+        """Only outputs of which every tap is an input."""
+        layer = self.layer
+        return F.conv2d(
+            input_NChw, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups
+        )
+
+
 class Score(nn.Conv2d):
     """A 1x1 convolution to class scores, zero at first as Caffe's default filler leaves it.
 

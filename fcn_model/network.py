@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fcn_model import ring
 from fcn_model.backbones import backbone
 from fcn_model.backbones.trunk import Trunk
 from fcn_model.extents import Extents
 from fcn_model.geometry import stride
 from fcn_model.heads import SkipHead
+from fcn_model.ring import KeptZeros
 from fcn_model.spec import NetworkSpec
 
 
@@ -46,7 +48,10 @@ class FCN(nn.Module):
         return stride(self.backbone.path(self.backbone.top))
 
     def forward(
-        self, images_NCHW: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+        self,
+        images_NCHW: Tensor,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        zeros: KeptZeros | None = None,
     ) -> Tensor:
         """Class scores (N, K, H, W) of normalized images (N, C, H, W), any H and W from 1.
 
@@ -58,11 +63,14 @@ class FCN(nn.Module):
         ``scores[i, :, :h, :w]`` are exactly those of image i alone; what lies outside means
         nothing. Under autocast the scores still are float32. Raises ValueError for shapes that do
         not fit.
+
+        What the zeros of the first padding become is not computed for each image (see `ring`).
+        Where weights do not change, ``zeros`` keeps it from batch to batch.
         """
         extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
         layers = dict(self.named_children())
         features = [
-            trunk.run(own, part_NCHW, extents)
+            ring.features(trunk, own, part_NCHW, extents, zeros)
             for trunk, own, part_NCHW in self.streams(images_NCHW)
         ]
         height, width = images_NCHW.shape[2:]

@@ -19,6 +19,7 @@ from fcn_model.inputs import Image, Sample, samples
 from fcn_model.layers import Conv
 from fcn_model.network import FCN
 from fcn_model.outcomes import Exhausted, NonFiniteError, Outcome, OutOfMemoryError, attempt
+from fcn_model.ring import KeptZeros
 from fcn_model.tile_plans import Strip, TilePlan, plans
 from fcn_model.tiling import block_scores
 
@@ -76,6 +77,7 @@ class Segmenter:
             for layer in network.children():
                 if isinstance(layer, Conv):
                     layer.to(torch.bfloat16)
+        self._zero_maps = KeptZeros()
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
 
     def __call__(self, image_HW3: Image, **planes: NDArray[Any]) -> Image:
@@ -166,7 +168,8 @@ class Segmenter:
         batch_NCHW = self._zeros(len(chosen), height, width)
         for slot_CHW, sample in zip(batch_NCHW, chosen, strict=True):
             sample.write(slot_CHW[:, : sample.size[0], : sample.size[1]])
-        scores_NKHW = self.config.spec.split(self.network(batch_NCHW, sizes))[self.task]
+        scores_NKHW = self.network(batch_NCHW, sizes, self._zero_maps)
+        scores_NKHW = self.config.spec.split(scores_NKHW)[self.task]
         return [
             _mask(scores_KHW[:, :h, :w])
             for scores_KHW, (h, w) in zip(scores_NKHW, sizes, strict=True)

@@ -8,10 +8,10 @@ that what layers pad at its edges does not matter.
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcn_model.extents import Extents
+from fcn_model.layers import Unpadded
 from fcn_model.network import FCN
 from fcn_model.tile_plans import Strip
 
@@ -28,7 +28,7 @@ def block_scores(
     for trunk, layers, part_NCHW in network.streams(window_NCHW):
         first = trunk.steps[0].name
         features.append(
-            trunk.run({**layers, first: _Unpadded(layers[first])}, part_NCHW, Extents(None))
+            trunk.run({**layers, first: Unpadded(layers[first])}, part_NCHW, Extents(None))
         )
     # To the head a window is an image of its own, whose pixel 0 is pixel ``start`` of the whole.
     canvas = rows.end - rows.start, columns.end - columns.start
@@ -36,18 +36,3 @@ def block_scores(
         dict(network.named_children()), features, Extents(None), canvas
     )
     return scores_NKHW[:, :, rows.begin - rows.start :, columns.begin - columns.start :]
-
-
-class _Unpadded(nn.Module):
-    """A convolution that adds no padding, with the parameters of one that does."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(layer, nn.Conv2d)
-        self.layer = layer
-
-    def forward(self, input_NChw: Tensor) -> Tensor:
-        layer = self.layer
-        return F.conv2d(
-            input_NChw, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups
-        )

@@ -42,15 +42,28 @@ class Trunk:
         """Fresh layers by the names of the reference."""
         return make_layers(self.steps)
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The steps whose maps the head uses."""
+        return frozenset({self.top, *self.skips})
+
     def run(
-        self, layers: Mapping[str, nn.Module], images_NCHW: Tensor, extents: Extents
+        self,
+        layers: Mapping[str, nn.Module],
+        x_NChw: Tensor,
+        extents: Extents,
+        *,
+        done: int = 0,
     ) -> dict[str, Tensor]:
-        """The top and the skips of a batch by name, zero outside each image's extent."""
+        """The top and the skips of a batch by name, zero outside each image's extent.
+
+        ``x_NChw`` are the images, or what the first ``done`` steps made of them; then the result
+        has what the others make. ``extents`` are those of ``x_NChw``.
+        """
         features = {}
-        x = images_NCHW
-        for step in self.steps:
+        for step in self.steps[done:]:
             extents = extents.through([step.geometry])
-            x = step.run(layers, x, extents)
-            if step.name == self.top or step.name in self.skips:
-                features[step.name] = x
+            x_NChw = step.run(layers, x_NChw, extents)
+            if step.name in self.wanted:
+                features[step.name] = x_NChw
         return features

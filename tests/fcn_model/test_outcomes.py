@@ -69,10 +69,10 @@ class Limited:
         self.passes: list[tuple[int, bool]] = []
         forward = one.network.forward
 
-        def limited_forward(images: Tensor, sizes: Any = None) -> Tensor:
+        def limited_forward(images: Tensor, *others: Any) -> Tensor:
             count, _, height, width = images.shape
             self.check(count * (height + 200) * (width + 200))
-            return forward(images, sizes)
+            return forward(images, *others)
 
         def limited_block(network: Any, window: Tensor, *args: Any, **more: Any) -> Tensor:
             self.check(window.shape[2] * window.shape[3])
@@ -227,9 +227,9 @@ segment(image[:300, :300])
 forward = network.forward
 
 
-def told(images, sizes):
+def told(*arguments):
     try:
-        return forward(images, sizes)
+        return forward(*arguments)
     except RuntimeError as error:
         print("whole:", error)
         raise

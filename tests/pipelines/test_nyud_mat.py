@@ -120,7 +120,7 @@ def test_a_thread_of_the_store_that_would_collect_garbage_of_h5py_does_not_wait_
             stuck.append(thread.is_alive())
             return super().readinto(buffer)
 
-    monkeypatch.setattr(nyu_records.storage, "open_ranged", lambda _ref: Reader(path))
+    monkeypatch.setattr(storage, "open_ranged", lambda _ref: Reader(path))
     ref = storage.ObjectRef(str(path), "", path.stat().st_size)
     assert nyu_records.count_images(ref) == 4
     assert stuck

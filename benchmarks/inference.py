@@ -1,0 +1,165 @@
+"""Image to mask: ours beside a plain eager forward.
+
+    python -m benchmarks.inference --checkpoint runs/voc/best
+    python -m benchmarks.inference --weights vgg16-397923af.pth
+
+The plain one is what a user of pytorch-fcn runs: fp32, contiguous memory, the whole ring of
+padding, dense upsampling kernels, argmax over the full map of scores (`tests.support.pytorch_fcn`,
+with the weights of ours). All kinds take turns, image by image, so that other work on the machine
+slows all; every ratio is of two times of one turn. Masks are compared pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.machine import describe
+from fcn_model import (
+    FCN,
+    ClassList,
+    ModelConfig,
+    NetworkSpec,
+    Segmenter,
+    build,
+    checkpoint,
+    surgery,
+)
+from fcn_model.layers import dense_bilinear
+from fcn_model.normalize import TORCHVISION
+from fcn_model.precision import has_bf16
+from fcn_model.weights import read_weights
+from tests.support.pytorch_fcn import PytorchFCN
+
+Image = NDArray[np.uint8]
+Kind = Callable[[Image], Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """FCN-8s VGG16, one image at a time."""
+
+    checkpoint: Path | None = None
+    """A trained FCN-8s VGG16; else the layers after the backbone's are random."""
+    weights: Path | None = None
+    """A file of VGG16 weights to begin a random one with."""
+    classes: int = 21
+    """Of a random one."""
+    height: int = 360
+    """Of the images, in pixels."""
+    width: int = 480
+    """Of the images, in pixels."""
+    repeats: int = 5
+    """Turns, after one that is not timed."""
+
+
+def main() -> None:
+    """Print the table."""
+    options = tyro.cli(Options, description=__doc__)
+    print(describe())
+    network, config = model(options)
+    size = f"{options.width} x {options.height}"
+    print(f"{config.spec.name}, {size}, batch 1, {torch.get_num_threads()} threads\n")
+    kinds = dict(forms(network, config))
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    equal: dict[str, list[float]] = {name: [] for name in kinds}
+    for turn, image in enumerate(pictures(options)):
+        expected = None
+        for name, kind in kinds.items():
+            started = time.perf_counter()
+            mask = kind(image)
+            passed = time.perf_counter() - started
+            expected = mask if expected is None else expected
+            if turn:
+                seconds[name].append(passed)
+                equal[name].append(float((mask == expected).mean()))
+    base = seconds["plain"]
+    print(f"{'':34}{'seconds':>9}{'plain ÷ it':>12}{'spread':>16}{'equal pixels':>14}")
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(base, times, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(
+            f"{name:34}{statistics.median(times):9.3f}{statistics.median(ratios):12.2f}"
+            f"{spread:>16}{100 * statistics.mean(equal[name]):13.4f}%"
+        )
+
+
+def model(options: Options) -> tuple[FCN, ModelConfig]:
+    """The network to time."""
+    if options.checkpoint is not None:
+        return checkpoint.load(options.checkpoint)
+    spec = NetworkSpec(num_classes=options.classes)
+    network = build(spec)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("score"):
+                parameter.normal_(0, 0.05, generator=generator)
+    if options.weights is not None:
+        surgery.fill(read_weights(options.weights.read_bytes(), options.weights.name), network)
+    classes = ClassList(names=tuple(f"class {index}" for index in range(options.classes)))
+    return network, ModelConfig(spec=spec, classes=classes, normalization=TORCHVISION)
+
+
+def forms(network: FCN, config: ModelConfig) -> Iterator[tuple[str, Kind]]:
+    """Each kind by its name, the plain one first."""
+    yield "plain", Plain(network, config)
+    yield "plain, channels last", Plain(network, config, torch.channels_last)
+    yield "ours", Segmenter(network, config, device="cpu")
+    if has_bf16(torch.device("cpu")):
+        yield "ours, bf16", Segmenter(network, config, device="cpu", precision="bf16")
+
+
+class Plain:
+    """pytorch-fcn's FCN8s with the weights of ``network``."""
+
+    def __init__(
+        self,
+        network: FCN,
+        config: ModelConfig,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        ours = network.state_dict()
+        classes = config.spec.num_classes
+        wide, fc = ours["conv1_1.weight"].shape[0], config.spec.fc_width
+        self.network = PytorchFCN("FCN8s", classes, wide=wide, fc=fc)
+        kernels = {
+            f"{name}.weight": dense_bilinear(classes, layer.kernel_size[0])
+            for name, layer in self.network.named_children()
+            if isinstance(layer, nn.ConvTranspose2d)
+        }
+        self.network.load_state_dict(ours | kernels)
+        self.network.to(memory_format=memory_format).eval()
+        self.config = config
+        self.memory_format = memory_format
+
+    @torch.inference_mode()
+    def __call__(self, image_HW3: Image) -> Image:
+        """The mask of an image."""
+        image_13HW = self.config.normalization(image_HW3)[None]
+        scores = self.network(image_13HW.contiguous(memory_format=self.memory_format))
+        mask: Any = scores.argmax(1)[0].to(torch.uint8).numpy()
+        return mask
+
+
+def pictures(options: Options) -> Iterator[Image]:
+    """(H, W, 3) uint8 images, one more than the turns."""
+    for seed in range(options.repeats + 1):
+        random = np.random.default_rng(seed)
+        coarse = random.integers(0, 256, (options.height // 20, options.width // 20, 3))
+        smooth = np.kron(coarse, np.ones((20, 20, 1)))
+        yield (smooth + random.normal(0, 20, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The ring of padding around an image is the same for all images, and not computed for each.
+
+The first convolution pads by 100, so half of all arithmetic at 500 x 500 is spent on what depends
+on the weights alone. The first maps of a small image of zeros have every value that can occur
+there: some near each edge, and one in the middle, which larger maps repeat. Step by step, only the
+window that the image can have changed is computed (see `ring_plan`), with its surroundings cut from
+those maps. Where it has grown to the edge, the map is put together and the trunk goes on as usual.
+
+Results are those of whole maps but for the rounding of kernels chosen by shape. So are gradients,
+since those of the surroundings flow through the maps of zeros.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fcn_model.backbones.steps import Convolve, Step
+from fcn_model.backbones.trunk import Trunk
+from fcn_model.extents import Extents
+from fcn_model.geometry import Interval, output_size
+from fcn_model.layers import Unpadded
+from fcn_model.ring_plan import Area, areas, middle, padded, smallest
+
+KEPT_BYTES = 128 << 20
+"""Of maps of zeros; those of one phase take 18 MB for VGG16 in fp32."""
+
+Layers = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """The maps of an image of zeros after each of the first steps, and their `middle`."""
+
+    maps: Sequence[Tensor]
+    middles: Sequence[int]
+
+    def cut(self, index: int, area: Area, rows: Interval, columns: Interval) -> Tensor:
+        """Rows and columns of the map after step ``index``, in the size that ours has."""
+        map_1Chw = self.maps[index]
+        for axis, stretch, (begin, end) in zip((2, 3), area, (rows, columns), strict=True):
+            repeated = stretch.length - map_1Chw.shape[axis]
+            positions = torch.arange(begin, end)
+            positions -= (positions - self.middles[index]).clamp(0, repeated)
+            map_1Chw = map_1Chw.index_select(axis, positions.to(map_1Chw.device))
+        return map_1Chw
+
+
+class KeptZeros:
+    """The `Zeros` of one network whose weights stay as they are, the latest used."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], Zeros] = OrderedDict()
+        self.bytes = 0
+        self._lock = threading.Lock()
+
+    def of(
+        self, trunk: Trunk, layers: Layers, steps: int, size: tuple[int, int], like: Tensor
+    ) -> Zeros:
+        """As `zeros`."""
+        key = id(trunk), steps, size
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = zeros(trunk, layers, steps, size, like)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self.bytes += _bytes(made)
+            while self.bytes > KEPT_BYTES:
+                _, old = self._kept.popitem(last=False)
+                self.bytes -= _bytes(old)
+        return made
+
+
+def _bytes(kept: Zeros) -> int:
+    return sum(each.numel() * each.element_size() for each in kept.maps)
+
+
+def zeros(trunk: Trunk, layers: Layers, steps: int, size: tuple[int, int], like: Tensor) -> Zeros:
+    """The maps of an image of zeros of ``size``, (height, width) with padding, like ``like``."""
+    x = like.new_zeros((1, like.shape[1], *size))
+    maps: list[Tensor] = []
+    for step in trunk.steps[:steps]:
+        x = _inside(step, layers, x) if not maps else step.run(layers, x, Extents(None))
+        maps.append(x)
+    return Zeros(maps, [middle(trunk, count + 1) for count in range(steps)])
+
+
+def features(
+    trunk: Trunk,
+    layers: Layers,
+    images_NCHW: Tensor,
+    extents: Extents,
+    kept: KeptZeros | None = None,
+) -> dict[str, Tensor]:
+    """What `Trunk.run` gives, with the ring of padding taken from maps of zeros.
+
+    ``kept`` are those of this network; without it they are made anew, with their gradients.
+    """
+    canvas = images_NCHW.shape[2], images_NCHW.shape[3]
+    sizes = extents.sizes or (canvas,) * len(images_NCHW)
+    plans = {size: areas(trunk, size) for size in sizes}
+    steps = min(len(plan) for plan in plans.values())
+    if steps == 0:
+        return trunk.run(layers, images_NCHW, extents)
+    made: dict[str, list[Tensor]] = {}
+    order: list[int] = []
+    for size, plan in plans.items():
+        chosen = [index for index, each in enumerate(sizes) if each == size]
+        order += chosen
+        zero_size = smallest(trunk, steps, padded(trunk, size))
+        make = zeros if kept is None else kept.of
+        ring = Ring(plan[:steps], make(trunk, layers, steps, zero_size, images_NCHW))
+        images = images_NCHW[chosen, :, : size[0], : size[1]]
+        for name, map_NChw in ring.run(trunk, layers, images).items():
+            made.setdefault(name, []).append(map_NChw)
+    path = [step.geometry for step in trunk.steps[:steps]]
+    joined = {
+        name: _joined(maps, order, [output_size(trunk.path(name), length) for length in canvas])
+        for name, maps in made.items()
+    }
+    last = trunk.steps[steps - 1].name
+    rest = trunk.run(layers, joined[last], extents.through(path), done=steps)
+    return {name: joined[name] for name in trunk.wanted & joined.keys()} | rest
+
+
+def _joined(maps: Sequence[Tensor], order: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Maps of groups of images, zero-filled to one ``size``, in the order of the batch."""
+    height, width = size
+    fill = [(0, width - each.shape[3], 0, height - each.shape[2]) for each in maps]
+    filled = [F.pad(m, f) if any(f) else m for m, f in zip(maps, fill, strict=True)]
+    if len(maps) == 1:
+        return filled[0]
+    place = torch.tensor(order, device=maps[0].device).argsort()
+    return torch.cat(filled).index_select(0, place)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The first steps for images of one size."""
+
+    plan: Sequence[Area]
+    zeros: Zeros
+
+    def run(self, trunk: Trunk, layers: Layers, images_NCHW: Tensor) -> dict[str, Tensor]:
+        """The whole maps that the head uses, and that of the last step, by name."""
+        made = {}
+        pad = trunk.steps[0].geometry.pad
+        x = images_NCHW
+        for index, (step, area) in enumerate(zip(trunk.steps, self.plan, strict=False)):
+            (top, bottom), (left, right) = area.rows.needed, area.columns.needed
+            if index == 0:
+                height, width = x.shape[2:]
+                x = F.pad(x, (pad - left, right - pad - width, pad - top, bottom - pad - height))
+            else:
+                x = self._surrounded(x, index - 1, (top, bottom), (left, right))
+            x = _inside(step, layers, x)
+            if step.name in trunk.wanted or index == len(self.plan) - 1:
+                rows, columns = (0, area.rows.length), (0, area.columns.length)
+                made[step.name] = self._surrounded(x, index, rows, columns)
+        return made
+
+    def _surrounded(self, x_NChw: Tensor, index: int, rows: Interval, columns: Interval) -> Tensor:
+        """Rows and columns of the map after step ``index``, of which ``x`` is what changed."""
+        area = self.plan[index]
+        (top, bottom), (left, right) = area.rows.changed, area.columns.changed
+
+        def cut(rows: Interval, columns: Interval) -> Tensor:
+            return self.zeros.cut(index, area, rows, columns).expand(len(x_NChw), -1, -1, -1)
+
+        if (rows, columns) == ((top, bottom), (left, right)):
+            return x_NChw
+        above, below = cut((rows[0], top), columns), cut((bottom, rows[1]), columns)
+        before = cut((top, bottom), (columns[0], left))
+        after = cut((top, bottom), (right, columns[1]))
+        if torch.is_grad_enabled():
+            return torch.cat([above, torch.cat([before, x_NChw, after], 3), below], 2)
+        shape = *x_NChw.shape[:2], rows[1] - rows[0], columns[1] - columns[0]
+        whole = torch.empty_like(x_NChw[:, :, :1, :1].expand(shape))
+        top, bottom, left, right = (
+            top - rows[0],
+            bottom - rows[0],
+            left - columns[0],
+            right - columns[0],
+        )
+        whole[:, :, :top], whole[:, :, bottom:] = above, below
+        whole[:, :, top:bottom, :left], whole[:, :, top:bottom, right:] = before, after
+        whole[:, :, top:bottom, left:right] = x_NChw
+        return whole
+
+
+def _inside(step: Step, layers: Layers, x_NChw: Tensor) -> Tensor:
+    """Only those outputs of a step of which no tap lies beyond its input."""
+    if isinstance(step, Convolve):
+        return step.run({step.name: Unpadded(layers[step.name])}, x_NChw, Extents(None))
+    reach = step.geometry.pad
+    y_NChw = step.run(layers, x_NChw, Extents(None))
+    return y_NChw[:, :, reach : y_NChw.shape[2] - reach, reach : y_NChw.shape[3] - reach]
