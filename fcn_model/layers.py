@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from fcn_model.convolution import KeptWeights, convolve
 from fcn_model.geometry import Layer
 
 
@@ -22,21 +25,30 @@ class Conv(nn.Conv2d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._kept = KeptWeights()
+
+    def forward(self, input_NChw: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, channels, ...), without the ReLU."""
+        return convolve(self, self._kept, input_NChw)
+
+    def unpadded(self, input_NChw: Tensor) -> Tensor:
+        """Only those outputs of which every tap is an input."""
+        return convolve(self, self._kept, input_NChw, padding=0)
+
 
 class Unpadded(nn.Module):
     """A convolution that adds no padding, with the parameters of one that does."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(layer, Conv)
         self.layer = layer
 
     def forward(self, input_NChw: Tensor) -> Tensor:
-        """Only outputs of which every tap is an input."""
-        layer = self.layer
-        return F.conv2d(
-            input_NChw, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups
-        )
+        """As `Conv.unpadded`."""
+        return self.layer.unpadded(input_NChw)
 
 
 class Score(nn.Conv2d):

@@ -26,7 +26,7 @@ from fcn_model.backbones.trunk import Trunk
 from fcn_model.extents import Extents
 from fcn_model.geometry import Interval, output_size
 from fcn_model.layers import Unpadded
-from fcn_model.ring_plan import Area, areas, middle, padded, smallest
+from fcn_model.ring_plan import Box, Part, middle, padded, parts, smallest
 
 KEPT_BYTES = 128 << 20
 """Of maps of zeros; those of one phase take 18 MB for VGG16 in fp32."""
@@ -41,15 +41,15 @@ class Zeros:
     maps: Sequence[Tensor]
     middles: Sequence[int]
 
-    def cut(self, index: int, area: Area, rows: Interval, columns: Interval) -> Tensor:
-        """Rows and columns of the map after step ``index``, in the size that ours has."""
-        map_1Chw = self.maps[index]
-        for axis, stretch, (begin, end) in zip((2, 3), area, (rows, columns), strict=True):
-            repeated = stretch.length - map_1Chw.shape[axis]
+    def cut(self, index: int, size: tuple[int, int], box: Box) -> Tensor:
+        """Rows and columns of the map after step ``index``, as if it had ``size``."""
+        map_1hwC = self.maps[index].permute(0, 2, 3, 1)  # as it lies in memory
+        for axis, length, (begin, end) in zip((1, 2), size, box, strict=True):
+            repeated = length - map_1hwC.shape[axis]
             positions = torch.arange(begin, end)
             positions -= (positions - self.middles[index]).clamp(0, repeated)
-            map_1Chw = map_1Chw.index_select(axis, positions.to(map_1Chw.device))
-        return map_1Chw
+            map_1hwC = map_1hwC.index_select(axis, positions.to(map_1hwC.device))
+        return map_1hwC.permute(0, 3, 1, 2)
 
 
 class KeptZeros:
@@ -107,7 +107,7 @@ def features(
     """
     canvas = images_NCHW.shape[2], images_NCHW.shape[3]
     sizes = extents.sizes or (canvas,) * len(images_NCHW)
-    plans = {size: areas(trunk, size) for size in sizes}
+    plans = {size: parts(trunk, size) for size in dict.fromkeys(sizes)}
     steps = min(len(plan) for plan in plans.values())
     if steps == 0:
         return trunk.run(layers, images_NCHW, extents)
@@ -147,54 +147,57 @@ def _joined(maps: Sequence[Tensor], order: Sequence[int], size: Sequence[int]) -
 class Ring:
     """The first steps for images of one size."""
 
-    plan: Sequence[Area]
+    plan: Sequence[Part]
     zeros: Zeros
 
     def run(self, trunk: Trunk, layers: Layers, images_NCHW: Tensor) -> dict[str, Tensor]:
         """The whole maps that the head uses, and that of the last step, by name."""
         made = {}
-        pad = trunk.steps[0].geometry.pad
         x = images_NCHW
-        for index, (step, area) in enumerate(zip(trunk.steps, self.plan, strict=False)):
-            (top, bottom), (left, right) = area.rows.needed, area.columns.needed
-            if index == 0:
-                height, width = x.shape[2:]
-                x = F.pad(x, (pad - left, right - pad - width, pad - top, bottom - pad - height))
+        for index, (step, part) in enumerate(zip(trunk.steps, self.plan, strict=False)):
+            if index:
+                x = self._surrounded(x, index - 1, part.needed)
             else:
-                x = self._surrounded(x, index - 1, (top, bottom), (left, right))
+                x = _with_zeros(x, trunk.steps[0].geometry.pad, part.needed)
             x = _inside(step, layers, x)
             if step.name in trunk.wanted or index == len(self.plan) - 1:
-                rows, columns = (0, area.rows.length), (0, area.columns.length)
-                made[step.name] = self._surrounded(x, index, rows, columns)
+                height, width = part.size
+                made[step.name] = self._surrounded(x, index, ((0, height), (0, width)))
         return made
 
-    def _surrounded(self, x_NChw: Tensor, index: int, rows: Interval, columns: Interval) -> Tensor:
-        """Rows and columns of the map after step ``index``, of which ``x`` is what changed."""
-        area = self.plan[index]
-        (top, bottom), (left, right) = area.rows.changed, area.columns.changed
+    def _surrounded(self, x_NChw: Tensor, index: int, box: Box) -> Tensor:
+        """Rows and columns of the map after step ``index``, of which ``x`` is the part made."""
+        part = self.plan[index]
+        rows, columns = box
+        (top, bottom), (left, right) = part.made
 
         def cut(rows: Interval, columns: Interval) -> Tensor:
-            return self.zeros.cut(index, area, rows, columns).expand(len(x_NChw), -1, -1, -1)
+            zeros_1Chw = self.zeros.cut(index, part.size, (rows, columns))
+            return zeros_1Chw.expand(len(x_NChw), -1, -1, -1)
 
-        if (rows, columns) == ((top, bottom), (left, right)):
+        if box == part.made:
             return x_NChw
         above, below = cut((rows[0], top), columns), cut((bottom, rows[1]), columns)
         before = cut((top, bottom), (columns[0], left))
-        after = cut((top, bottom), (right, columns[1]))
+        behind = cut((top, bottom), (right, columns[1]))
         if torch.is_grad_enabled():
-            return torch.cat([above, torch.cat([before, x_NChw, after], 3), below], 2)
+            return torch.cat([above, torch.cat([before, x_NChw, behind], 3), below], 2)
+        # The same with one copy instead of two.
         shape = *x_NChw.shape[:2], rows[1] - rows[0], columns[1] - columns[0]
         whole = torch.empty_like(x_NChw[:, :, :1, :1].expand(shape))
-        top, bottom, left, right = (
-            top - rows[0],
-            bottom - rows[0],
-            left - columns[0],
-            right - columns[0],
-        )
-        whole[:, :, :top], whole[:, :, bottom:] = above, below
-        whole[:, :, top:bottom, :left], whole[:, :, top:bottom, right:] = before, after
-        whole[:, :, top:bottom, left:right] = x_NChw
+        middle = whole[:, :, top - rows[0] : bottom - rows[0]]
+        whole[:, :, : top - rows[0]], whole[:, :, bottom - rows[0] :] = above, below
+        middle[..., : left - columns[0]], middle[..., right - columns[0] :] = before, behind
+        middle[..., left - columns[0] : right - columns[0]] = x_NChw
         return whole
+
+
+def _with_zeros(images_NCHW: Tensor, pad: int, box: Box) -> Tensor:
+    """Rows and columns of the images with ``pad`` zeros all around."""
+    (top, bottom), (left, right) = box
+    height, width = images_NCHW.shape[2:]
+    around = (pad - left, right - pad - width, pad - top, bottom - pad - height)
+    return F.pad(images_NCHW, around)
 
 
 def _inside(step: Step, layers: Layers, x_NChw: Tensor) -> Tensor:

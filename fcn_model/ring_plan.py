@@ -1,6 +1,6 @@
-"""Which part of each map an image can have changed, and how small an image of zeros has the rest.
+"""Which part of each map is made for an image, and how small an image of zeros has the rest.
 
-All on one axis at a time, in positions counted from the first zero of the first layer's padding.
+Positions are counted from the first zero of the first layer's padding.
 """
 
 from __future__ import annotations
@@ -15,56 +15,80 @@ from fcn_model.geometry import Interval, Layer, Window, before, window
 WORTH = 0.8
 """A part is computed alone if it is at most this share of the map."""
 
+SPARE = 1.05
+"""To compute a part so much larger takes less time than to put its surroundings around it."""
 
-class Stretch(NamedTuple):
-    """One axis of a step's output: its length, and the part that the image can have changed."""
-
-    length: int
-    changed: Interval
-    needed: Interval
-    """What of the step's input that part is made from."""
+Box = tuple[Interval, Interval]
+"""Rows and columns."""
 
 
-class Area(NamedTuple):
-    """Both axes of a step's output."""
+class Part(NamedTuple):
+    """The part of a step's output that is computed, and what of its input that is made from."""
 
-    rows: Stretch
-    columns: Stretch
-
-    @property
-    def share(self) -> float:
-        """Of the map, how much the image can have changed."""
-        parts = ((begin, end, length) for length, (begin, end), _ in self)
-        (top, bottom, height), (left, right, width) = parts
-        return (bottom - top) * (right - left) / (height * width)
+    size: tuple[int, int]
+    """(height, width) of the whole output."""
+    made: Box
+    needed: Box
 
 
-def areas(trunk: Trunk, size: tuple[int, int]) -> list[Area]:
-    """For each of the first steps of a trunk, the part that an image of ``size`` can have changed.
+def parts(trunk: Trunk, size: tuple[int, int]) -> list[Part]:
+    """For each of the first steps of a trunk, the part that is computed for an image of ``size``.
 
-    The list ends before the first step that is better computed whole: the part has grown to the
-    edge of that step's input, or to nearly all of its output.
+    It has all that the image can have changed, and may have more, so that the next step needs
+    nothing else. The list ends before the first step that is better computed whole: the image's
+    part has grown to the edge of that step's input, or to nearly all of its output.
     """
     path = _unpadded(trunk)
-    found: list[Area] = []
-    for rows, columns in zip(*(_stretches(path, _pad(trunk), n) for n in size), strict=False):
-        area = Area(rows, columns)
-        if area.share > WORTH:
-            break
-        found.append(area)
-    return found
+    changed = list(_changed(path, padded(trunk, size), _pad(trunk)))
+    inputs = [padded(trunk, size), *(whole for whole, _ in changed)]
+    found: list[Part] = []
+    wanted: Box | None = None
+    for layer, given, (whole, own) in reversed(list(zip(path, inputs, changed, strict=False))):
+        made = own
+        if (
+            wanted
+            and _area(wanted) <= SPARE * _area(own)
+            and _inside(_before(layer, wanted), given)
+        ):
+            made = wanted
+        wanted = _before(layer, made)
+        found.append(Part(whole, made, wanted))
+    return found[::-1]
 
 
-def _stretches(path: Sequence[Layer], pad: int, size: int) -> Iterator[Stretch]:
-    length, begin, end = size + 2 * pad, pad, pad + size
+def _changed(
+    path: Sequence[Layer], size: tuple[int, int], pad: int
+) -> Iterator[tuple[tuple[int, int], Box]]:
+    """The sizes of the first maps, and the part of each that the image can have changed."""
+    box: Box = ((pad, size[0] - pad), (pad, size[1] - pad))
     for layer in path:
-        begin = -((layer.kernel - 1 - begin - layer.pad) // layer.stride)
-        end = (end - 1 + layer.pad) // layer.stride + 1
-        needed = before(layer, (begin, end))
-        if needed[0] < 0 or needed[1] > length:
+        rows, columns = (_after(layer, part) for part in box)
+        box = rows, columns
+        if not _inside(_before(layer, box), size):
             return
-        length = layer.output_size(length)
-        yield Stretch(length, (begin, end), needed)
+        size = layer.output_size(size[0]), layer.output_size(size[1])
+        if _area(box) > WORTH * size[0] * size[1]:
+            return
+        yield size, box
+
+
+def _after(layer: Layer, inputs: Interval) -> Interval:
+    """The outputs of a layer that see an input in an interval."""
+    begin = -((layer.kernel - 1 - inputs[0] - layer.pad) // layer.stride)
+    return begin, (inputs[1] - 1 + layer.pad) // layer.stride + 1
+
+
+def _before(layer: Layer, box: Box) -> Box:
+    return before(layer, box[0]), before(layer, box[1])
+
+
+def _inside(box: Box, size: tuple[int, int]) -> bool:
+    return all(begin >= 0 and end <= length for (begin, end), length in zip(box, size, strict=True))
+
+
+def _area(box: Box) -> int:
+    (top, bottom), (left, right) = box
+    return (bottom - top) * (right - left)
 
 
 def middle(trunk: Trunk, steps: int) -> int:

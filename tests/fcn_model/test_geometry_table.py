@@ -30,7 +30,7 @@ def test_the_sizes_are_those_of_the_maps_that_the_network_makes(
     backbone: BackboneName, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = random_network(head, backbone=backbone, width=1 / 64)
-    monkeypatch.setattr(ring, "areas", lambda _trunk, _size: [])  # whole maps
+    monkeypatch.setattr(ring, "parts", lambda _trunk, _size: [])  # whole maps
     made = {}
     for name, layer in network.named_children():
         layer.register_forward_hook(

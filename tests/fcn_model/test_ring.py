@@ -16,7 +16,7 @@ from fcn_model import FCN, ring
 from fcn_model.extents import Extents
 from fcn_model.geometry import stride
 from fcn_model.ring import KeptZeros
-from fcn_model.ring_plan import areas, padded, smallest
+from fcn_model.ring_plan import padded, parts, smallest
 from fcn_model.spec import BackboneName, Stream
 from tests.support.networks import random_network
 
@@ -61,7 +61,7 @@ def test_maps_are_those_of_the_whole_padded_image_at_every_phase_of_the_stride(
     backbone: BackboneName,
 ) -> None:
     network = random_network(backbone=backbone, dtype=torch.float64)
-    assert len(areas(network.backbone, (1, 1))) > 3
+    assert len(parts(network.backbone, (1, 1))) > 3
     for height in range(1, 34):
         agree(network, image((height, 100 - 2 * height)))
     for size in [(1, 1), (1, 260), (97, 130), (255, 33), (300, 301)]:
@@ -113,21 +113,26 @@ class Trunkwise:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.inference_mode()
-def test_the_planned_part_of_a_map_is_what_an_image_changes(backbone: BackboneName) -> None:
+def test_the_part_that_is_made_is_what_an_image_changes_and_little_more(
+    backbone: BackboneName,
+) -> None:
     network = random_network(backbone=backbone, dtype=torch.float64)
     for parameter in network.parameters():
         parameter.abs_()  # so that every pixel changes all that sees it
     trunk, layers = network.backbone, dict(network.named_children())
     for size in [(1, 1), (37, 60), (50, 33)]:
         x = torch.stack([torch.zeros(3, *size), torch.ones(3, *size)]).double()
-        plan = areas(trunk, size)
-        for step, area in zip(trunk.steps, plan, strict=False):
+        for step, part in zip(trunk.steps, parts(trunk, size), strict=False):
             x = step.run(layers, x, Extents(None))
             changed = ((x[0] - x[1]).abs() > 1e-12 * x.max()).any(0)
-            assert changed.shape == (area.rows.length, area.columns.length)
-            for stretch, seen in zip(area, (changed.any(1), changed.any(0)), strict=True):
+            assert changed.shape == part.size
+            area = 1
+            for (begin, end), seen in zip(part.made, (changed.any(1), changed.any(0)), strict=True):
                 where = seen.nonzero().flatten().tolist()
-                assert (where[0], where[-1] + 1) == stretch.changed, (step.name, size)
+                assert begin <= where[0] <= where[-1] < end, (step.name, size)
+                area *= where[-1] + 1 - where[0]
+            (top, bottom), (left, right) = part.made
+            assert (bottom - top) * (right - left) <= 1.05 * area
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -135,7 +140,7 @@ def test_the_image_of_zeros_is_small_and_of_the_same_phase(backbone: BackboneNam
     trunk = random_network(backbone=backbone).backbone
     phases: dict[int, set[int]] = defaultdict(set)
     for height, width in itertools.product(range(300, 333), range(301, 640, 37)):
-        steps = len(areas(trunk, (height, width)))
+        steps = len(parts(trunk, (height, width)))
         zero = smallest(trunk, steps, padded(trunk, (height, width)))
         phases[steps].add(zero[0])
         assert max(zero) < 200

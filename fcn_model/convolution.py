@@ -1,0 +1,111 @@
+"""How a convolution is computed: by torch, or on a CPU where that pays in one of two other ways.
+
+fc6 has 411 MB of weights, which torch's convolution on a CPU brings into another order at every
+call. Where outputs are few, it is a product of matrices that reads the weights once: 480 x 360 in
+half the time. 3x3 convolutions of many channels in float32 go by `winograd`, in half the time too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fcn_model.winograd import Winograd, convolved, transformed
+
+MANY_CHANNELS = 128 * 256
+"""Of input times output, from which on the transforms cost less than what they save."""
+
+
+FEW_POSITIONS = 1000
+
+
+class KeptWeights:
+    """A layer's weights as `winograd.convolved` takes them, while they stay as they are.
+
+    Four times their size; 222 MB for VGG16. Copies and pickles of a layer are without them.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Tensor | None = None
+        self._of: Tensor | None = None
+        self._version = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeptWeights, ()
+
+    def of(self, weight_OCkk: Tensor) -> Tensor:
+        """`transformed` weights."""
+        if weight_OCkk.is_inference():  # torch does not tell whether these have changed
+            return transformed(weight_OCkk)
+        version = weight_OCkk._version
+        if self._kept is None or self._of is not weight_OCkk or self._version != version:
+            self._kept = transformed(weight_OCkk.detach())
+            self._of, self._version = weight_OCkk, version
+        return self._kept
+
+
+def convolve(
+    layer: nn.Conv2d, kept: KeptWeights, input_NChw: Tensor, *, padding: int | None = None
+) -> Tensor:
+    """What the layer makes of its input, or would make with another padding."""
+    own = layer.padding
+    assert isinstance(own, tuple)
+    pad = own[0] if padding is None else padding
+    weight, bias = layer.weight, layer.bias
+    if _is_product(layer, input_NChw, pad):
+        return _product(layer, input_NChw)
+    learns = torch.is_grad_enabled() and (weight.requires_grad or input_NChw.requires_grad)
+    if not _is_wide(layer, input_NChw, pad) or (learns and _is_small(input_NChw)):
+        return F.conv2d(input_NChw, weight, bias, layer.stride, pad, layer.dilation, layer.groups)
+    if learns:
+        return Winograd.apply(input_NChw, weight, bias, pad)
+    return convolved(input_NChw, kept.of(weight), bias, pad)
+
+
+def _is_plain(layer: nn.Conv2d, input_NChw: Tensor) -> bool:
+    once = (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
+    return once and input_NChw.device.type == "cpu"
+
+
+def _is_product(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
+    """Whether the weights are many more than all their taps."""
+    count, _, height, width = input_NChw.shape
+    rows, columns = layer.kernel_size
+    outputs = count * (height - rows + 1) * (width - columns + 1)
+    return pad == 0 and 4 * outputs <= layer.out_channels and _is_plain(layer, input_NChw)
+
+
+def _is_wide(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
+    """Whether Winograd's way is faster."""
+    return (
+        layer.kernel_size == (3, 3)
+        and pad <= 2
+        and layer.in_channels * layer.out_channels >= MANY_CHANNELS
+        and input_NChw.dtype == layer.weight.dtype == torch.float32
+        and _is_plain(layer, input_NChw)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_small(input_NChw: Tensor) -> bool:
+    """Whether to transform weights that change at every step takes longer than it saves."""
+    return input_NChw.numel() < FEW_POSITIONS * input_NChw.shape[1]
+
+
+def _product(layer: nn.Conv2d, input_NChw: Tensor) -> Tensor:
+    """The convolution as weights times the patches under them, in the weights' memory order."""
+    assert layer.bias is not None
+    weight, (rows, columns) = layer.weight, layer.kernel_size
+    patches_NChwkk = input_NChw.unfold(2, rows, 1).unfold(3, columns, 1)
+    count, _, height, width = patches_NChwkk.shape[:4]
+    if weight.is_contiguous(memory_format=torch.channels_last):
+        taps, weight = patches_NChwkk.permute(4, 5, 1, 0, 2, 3), weight.permute(0, 2, 3, 1)
+    else:
+        taps = patches_NChwkk.permute(1, 4, 5, 0, 2, 3)
+    matrix = weight.reshape(layer.out_channels, -1)
+    output = torch.addmm(layer.bias[:, None], matrix, taps.reshape(matrix.shape[1], -1))
+    output_NChw = output.view(layer.out_channels, count, height, width).transpose(0, 1)
+    return output_NChw.contiguous(memory_format=torch.channels_last)
