@@ -25,7 +25,7 @@ EXIT_CODES = """\
 exit codes:
 
 0 done
-1 a defect of this program (a traceback says where)
+1 a defect of this program (a traceback says where), or Ray lost the cluster and ended the job
 2 bad input: an option, a URI, a data set, a class list, a checkpoint
 3 ended, but part of the input has no result
 4 infrastructure: the store or the cluster

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
 from pipelines.datasets.scenes import write_scenes
+from tests.support import made
 from tests.support.head import Head
+from tests.support.tiny import save_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
+
+IMAGES = 240
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +74,38 @@ def test_a_submitted_job_with_bad_input_fails_with_one_line(head, s3):
     assert done.returncode != 0
     assert "no-such-bucket" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_ray_job_stop_ends_a_night_within_the_three_seconds_that_ray_gives_it(head, s3, tmp_path):
+    root = s3.uri()
+    archive, out = storage.join(root, "archive"), storage.join(root, "out")
+    for index in range(IMAGES):
+        storage.create(storage.join(archive, f"{index:03d}.png"), made.png(made.picture(index)))
+    save_checkpoint(tmp_path / "checkpoint")
+    for file in (tmp_path / "checkpoint").iterdir():
+        storage.create(storage.join(root, "checkpoint", file.name), file.read_bytes())
+    command = ["jobs/segment.py", "--input", archive, "--output", out, "--unit-records", "2"]
+    command += ["--checkpoint", storage.join(root, "checkpoint")]
+
+    def parts():
+        found = (ref.uri for ref in storage.list_objects(out))
+        return {uri: storage.read_bytes(uri) for uri in found if "/data/" in uri}
+
+    head.start("night", *command)
+    deadline = time.monotonic() + 120
+    while len(parts()) < 2:
+        assert time.monotonic() < deadline, head.job("logs", "night").stdout
+        time.sleep(0.1)
+    stopped = head.job("stop", "night")  # SIGTERM, and SIGKILL three seconds later
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    # The last thing that a job says after its clean-up.
+    log = head.job("logs", "night").stdout
+    assert "stopped by SIGTERM; run the same command again to continue" in log
+    assert "Traceback" not in log
+    before = parts()
+    assert 2 <= len(before) < IMAGES // 2
+    _submit(head, *command)
+    after = parts()
+    assert before.items() <= after.items()
+    keys = [key for data in after.values() for key in pq.read_table(io.BytesIO(data))["key"]]
+    assert sorted(map(str, keys)) == [f"{index:03d}.png" for index in range(IMAGES)]

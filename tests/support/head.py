@@ -56,9 +56,21 @@ class Head:
 
     def submit(self, *job: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
         """Submit ``python jobs/…`` with the repository as working directory, and wait for it."""
-        command = [RAY, "job", "submit", "--address", self.address, "--working-dir", str(ROOT)]
+        arguments = ["--working-dir", str(ROOT), "--", sys.executable, *job]
+        return self.job("submit", *arguments, seconds=seconds)
+
+    def start(self, name: str, *job: str) -> None:
+        """Submit it under a name, and do not wait."""
+        arguments = ["--no-wait", "--submission-id", name, "--working-dir", str(ROOT)]
+        done = self.job("submit", *arguments, "--", sys.executable, *job)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def job(
+        self, command: str, *arguments: str, seconds: int = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """``ray job COMMAND …``."""
         return subprocess.run(
-            [*command, "--", sys.executable, *job],
+            [RAY, "job", command, "--address", self.address, *arguments],
             capture_output=True,
             text=True,
             timeout=seconds,
