@@ -53,7 +53,7 @@ class Seaweed:
                 [_weed(), f"-logdir={self._folder}", "server", *_flags(self._folder, ports)],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "GOMEMLIMIT": "200MiB", "GOGC": "50"},
+                env={**os.environ, "GOMEMLIMIT": "1GiB"},  # under 200 MiB it collects all the time
             )
         try:
             self._wait_until_it_stores()
