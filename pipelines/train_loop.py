@@ -16,6 +16,7 @@ import torch
 from fcn_model import Confusion
 from fcn_model.geometry import coordinates
 from fcn_model.precision import training_format
+from fcn_model.ring import KeptZeros
 from pipelines import checkpoints, cluster, storage
 from pipelines.augment import View, augment
 from pipelines.batches import collate, plane_of
@@ -53,7 +54,7 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
     val_rows = ray.train.get_dataset_shard("val")
     while run.epoch < run.solver.epochs:
         started = time.monotonic()
-        losses = _train_epoch(run, train_rows)
+        losses, step_seconds = _train_epoch(run, train_rows)
         trained = time.monotonic()
         confusions = validate(run, val_rows)
         if not confusions[0].counts.any():
@@ -61,6 +62,7 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
         run.epoch += 1
         metrics = _metrics(run, losses, confusions) | {
             "train_seconds": round(trained - started, 1),
+            "step_seconds": round(step_seconds, 1),
             "val_seconds": round(time.monotonic() - trained, 1),
         }
         run.history.append(metrics)
@@ -129,8 +131,11 @@ def _start(settings: dict[str, Any]) -> Run:
     return run
 
 
-def _train_epoch(run: Run, rows: Any) -> list[float]:
-    """One pass over the training rows; returns each task's mean loss per valid pixel."""
+def _train_epoch(run: Run, rows: Any) -> tuple[list[float], float]:
+    """One pass over the training rows; each task's mean loss per valid pixel, and seconds in steps.
+
+    The others went by waiting for rows, and for their images to be decoded.
+    """
     run.model.train()
     # Seeded by the epoch too: a resumed run must not repeat the draws of its first epoch.
     rng = np.random.default_rng([run.solver.seed, run.epoch, run.rank])
@@ -146,20 +151,23 @@ def _train_epoch(run: Run, rows: Any) -> list[float]:
     before = run.images
     totals = torch.zeros((len(run.config.spec.tasks), 2), dtype=torch.float64)  # loss, weight
     said = started = time.monotonic()
+    stepping = 0.0
     for dealt in _in_step(run, batches):
         passes = [
             collate([augment(pair, rng, run.solver, cells) for pair in pairs], run.config)
             for pairs in dealt
         ]
+        ready = time.monotonic()
         totals += train_step(run, passes, share_of_run(run, run.images - before))
         now = time.monotonic()
+        stepping += now - ready
         if now - said > LOG_SECONDS:
             said, seen = now, run.images - before
             run.say(
                 f"epoch {run.epoch + 1}: {seen} of {run.records or 'so far'} images, "
                 f"loss {sum(_per_pixel(totals)):.4f}, {seen / (now - started):.2f} images/s"
             )
-    return _per_pixel(run.sum_over_workers(totals))
+    return _per_pixel(run.sum_over_workers(totals)), stepping
 
 
 def _per_pixel(totals: torch.Tensor) -> list[float]:
@@ -194,13 +202,14 @@ def share_of_run(run: Run, seen_in_epoch: int) -> float:
 def validate(run: Run, rows: Any) -> list[Confusion]:
     """Whole-image masks of every validation row, counted over all workers, for each task."""
     run.network.eval()
+    zeros = KeptZeros()
     confusions = [Confusion(len(classes)) for classes in run.config.class_lists]
     # One by one: whole images may be much larger than the windows that training sees.
     for table in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
         batch = collate([View.of(pair) for pair in _pairs(run, table)], run.config)
         images = batch.images_NCHW.to(run.device, memory_format=torch.channels_last)
         with torch.inference_mode(), run.autocast():
-            scores = run.config.spec.split(run.network(images, batch.sizes))
+            scores = run.config.spec.split(run.network(images, batch.sizes, zeros))
         for confusion, task_scores, labels, classes in zip(
             confusions, scores, batch.labels_NHW, run.config.class_lists, strict=True
         ):

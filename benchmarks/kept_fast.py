@@ -1,0 +1,92 @@
+"""The short form of every benchmark of speed, beside what was recorded.
+
+    python -m benchmarks.kept_fast
+    python -m benchmarks.kept_fast --record
+
+In a few minutes on two cores. Ratios that are worse than the recorded ones by more than the
+tolerance are named, and the exit code is 1. ``--record`` puts today's in their place, in
+`benchmarks/recorded.json`, and draws `docs/speed.md` anew.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks import inference, ratios, throughput, training
+from benchmarks.machine import describe
+from benchmarks.ratios import Ratio
+
+RECORDED = Path(__file__).with_name("recorded.json")
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+PACKAGES = ("torch", "ray")
+
+SHORT: dict[str, Callable[[], list[Ratio]]] = {
+    "inference": lambda: inference.measure(inference.Options(repeats=3)),
+    "throughput small": lambda: throughput.measure(
+        throughput.Options(net="small", images=320, repeats=2)
+    )[0],
+    "training": lambda: training.measure(training.Options(epochs=3)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare, or record."""
+
+    record: bool = False
+    """Put today's ratios in the place of the recorded ones."""
+    only: str | None = None
+    """One of the benchmarks."""
+
+
+def main() -> None:
+    """Run the benchmarks."""
+    options = tyro.cli(Options, description=__doc__)
+    print(describe(*PACKAGES), flush=True)
+    started = time.monotonic()
+    recorded: dict[str, Any] = ratios.read(RECORDED)
+    worse = []
+    for name, measure in SHORT.items():
+        if options.only not in (None, name):
+            continue
+        found = measure()
+        print(f"\n{name}\n{ratios.table(found)}", flush=True)
+        worse += ratios.regressions(recorded.get(name, {}), found)
+        if options.record:
+            ratios.record(RECORDED, name, found, PACKAGES)
+    print(f"\nin all {time.monotonic() - started:.0f} s")
+    if options.record:
+        PAGE.write_text(page(ratios.read(RECORDED)))
+        return
+    print("\n".join(f"worse: {line}" for line in worse) or "nothing is worse than recorded")
+    sys.exit(bool(worse))
+
+
+def page(recorded: dict[str, Any]) -> str:
+    """The page of docs: a table for each benchmark, with a bar for each ratio."""
+    lines = [
+        "# Speed",
+        "",
+        "Written by `python -m benchmarks.kept_fast --record`. All are ratios of two things measured",
+        "in one run; what each is, the docstring of its benchmark says.",
+    ]
+    for name, entry in recorded.items():
+        lines += ["", f"## {name}", "", f"{entry['machine']}", "", "| ratio | median | spread | |"]
+        lines += ["|---|---|---|---|"]
+        for ratio, value in entry["ratios"].items():
+            samples = value["samples"]
+            spread = f"{min(samples):.3g} to {max(samples):.3g}"
+            bar = "█" * min(30, round(8 * value["median"]))
+            lines.append(f"| {ratio} | {value['median']:.3g} | {spread} | {bar} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What benchmarks print: ratios with their median and spread, beside a goal; and their record."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+
+TOLERANCE = 0.25
+"""By how much a ratio may be worse than the recorded one; two cores of a shared machine are noise
+of half of that."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Samples of one ratio, each of two things timed one after the other."""
+
+    name: str
+    samples: Sequence[float]
+    goal: float | None = None
+    at_least: bool = True
+    """Whether the goal is a floor, and more is better."""
+
+    @property
+    def median(self) -> float:
+        """Of the samples."""
+        return statistics.median(self.samples)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median reaches the goal."""
+        if self.goal is None:
+            return None
+        return self.median >= self.goal if self.at_least else self.median <= self.goal
+
+    def worse_than(self, recorded: float, tolerance: float = TOLERANCE) -> bool:
+        """Whether the median is beyond the tolerance on the bad side."""
+        if self.at_least:
+            return self.median < recorded * (1 - tolerance)
+        return self.median > recorded * (1 + tolerance)
+
+
+def table(ratios: Iterable[Ratio]) -> str:
+    """One line each."""
+    lines = [f"{'':52}{'median':>8}{'spread':>18}{'goal':>10}"]
+    for ratio in ratios:
+        spread = f"{min(ratio.samples):.3g} to {max(ratio.samples):.3g}"
+        goal = "" if ratio.goal is None else f"{'≥' if ratio.at_least else '≤'} {ratio.goal:g}"
+        missed = " missed" if ratio.reached is False else ""
+        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{spread:>18}{goal:>10}{missed}")
+    return "\n".join(lines)
+
+
+def record(path: Path, benchmark: str, ratios: Iterable[Ratio], packages: Sequence[str]) -> None:
+    """Put a benchmark's ratios into a file of several, in place of its earlier ones."""
+    found = read(path)
+    found[benchmark] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe(*packages),
+        "ratios": {
+            ratio.name: {"median": ratio.median, "samples": list(ratio.samples)} for ratio in ratios
+        },
+    }
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file, or nothing yet."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def regressions(recorded: Mapping[str, Any], ratios: Iterable[Ratio]) -> list[str]:
+    """A line for each ratio that is worse than the recorded one by more than the tolerance."""
+    lines = []
+    for ratio in ratios:
+        before = recorded.get("ratios", {}).get(ratio.name)
+        if before is not None and ratio.worse_than(before["median"]):
+            lines.append(f"{ratio.name}: {ratio.median:.3g}, recorded {before['median']:.3g}")
+    return lines

