@@ -74,7 +74,7 @@ def page(recorded: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        "Written by `python -m benchmarks.kept_fast --record`. All are ratios of two things measured",
+        "Written by `python -m benchmarks.kept_fast --record`: ratios of two things that were measured",
         "in one run; what each is, the docstring of its benchmark says.",
     ]
     for name, entry in recorded.items():
