@@ -74,8 +74,8 @@ def page(recorded: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        "Written by `python -m benchmarks.kept_fast --record`: ratios of two things that were measured",
-        "in one run; what each is, the docstring of its benchmark says.",
+        "Written by `python -m benchmarks.kept_fast --record`. Each is a ratio of two things that",
+        "were measured in one run; what they are, the docstring of the benchmark says.",
     ]
     for name, entry in recorded.items():
         lines += ["", f"## {name}", "", f"{entry['machine']}", "", "| ratio | median | spread | |"]
