@@ -178,8 +178,10 @@ class _Judge:
         return ("parked" if self._parked(look.task.name) else "todo"), look.task
 
     def _done_or_retry(self, look: _Look, was: PartName) -> tuple[Verdict, Task]:
-        if not self._may_pass(look, was) or self._parked(look.task.name):
+        if not self._may_pass(look, was):
             return "done", Task(look.task.unit, was)
+        if self._parked(look.task.name):
+            return "parked", replace(look.task, was=was)
         retry = look.exact.retry + 1 if look.exact else 0
         return "retry", Task(look.task.unit, replace(look.task.name, retry=retry), was)
 

@@ -50,7 +50,7 @@ class Worklist:
     changed: list[Task] = field(default_factory=list)
     """Done from input that has changed since, and not to be replaced: the old rows stay."""
     parked: list[Task] = field(default_factory=list)
-    """To do, but given up: it failed in several runs, always in the version that is there now."""
+    """To do or to retry, but given up: it failed in several runs, always in the present version."""
     vanished: list[Task] = field(default_factory=list)
     """To do, but all of its input was deleted before."""
     strays: list[PartName] = field(default_factory=list)

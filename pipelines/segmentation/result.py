@@ -29,7 +29,7 @@ class SegmentResult:
     gone: int = 0
     """Units whose input is no longer there; their rows stay."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Units without a part, and why."""
+    """Units that this run should have done and could not, and why; their old parts stand."""
     parked: dict[str, str] = field(default_factory=dict)
     """The same for those that three runs could not do; they are left until their input changes."""
     changed: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class SegmentResult:
     def explain(self) -> str:
         """What is not as it should be, in one line, and what to do."""
         lines = []
-        for units, what in ((self.failed, "have no masks"), (self.parked, "are parked")):
+        for units, what in ((self.failed, "could not be done"), (self.parked, "are parked")):
             if units:
                 named = "; ".join(f"{unit}: {why}" for unit, why in list(units.items())[:SHOWN])
                 more = " …" if len(units) > SHOWN else ""

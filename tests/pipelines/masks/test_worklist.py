@@ -192,7 +192,12 @@ def test_a_parked_replacement_or_retry_leaves_the_old_part_in_place():
     work = sort_out(plan, _source("12"), found, Again(changed=True))
     assert _where(work) == {"parked": 1}
     assert work.settle(Plan(), [old]).parts == (old,)
-    assert _where(sort_out(plan, _source("11"), found, Again(errors=True))) == {"done": 1}
+    assert _where(sort_out(plan, _source("11"), found)) == {"done": 1}
+    work = sort_out(plan, _source("11"), found, Again(errors=True))
+    assert _where(work) == {"parked": 1}  # asked for, not done: it must be said
+    assert work.settle(Plan(), [old]).parts == (old,)
+    work = sort_out(plan, _source("11"), found, Again(errors=True, parked=True))
+    assert _where(work) == {"retry": 1}
 
 
 def test_parts_that_nobody_planned_are_strays():
