@@ -68,7 +68,8 @@ class FaultProxy:
         self._rate = 0.0 if seed is None else rate
         self._kinds = kinds
         self.faults: list[tuple[str, Fault]] = []
-        self.requests: list[str] = []
+        self.requests: list[str] = []  # their methods
+        self.fetched: Counter[str] = Counter()  # how often each path was asked for by GET
         self.injected: Counter[str] = Counter()
         self.body_bytes = 0
         self.drops = (64, 0.05)  # of an answer that trickles: bytes, and seconds before each
@@ -127,10 +128,11 @@ class FaultProxy:
             self._answer(client, request, kind)
 
     def _draw(self, request: bytes) -> str:
-        method = request.split(b" ", 1)[0].decode()
+        method, path, _ = request.decode("latin-1").split(" ", 2)
         head = request.split(wire.END, 1)[0].lower()
         with self._lock:
             self.requests.append(method)
+            self.fetched[path.split("?")[0]] += method == "GET"
             fault = next((pair for pair in self.faults if pair[0] == method), None)
             kind = ""
             if fault is not None:
