@@ -21,7 +21,7 @@ RECORDED = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy", "boto3"
 
 def require_cpus(wanted: int, purpose: str) -> None:
     """Raise ClusterError if the cluster counts fewer logical CPUs than ``purpose`` needs."""
-    have = int(ray.cluster_resources().get("CPU", 0))
+    have = cpus()
     if have < wanted:
         raise ClusterError(
             f"{purpose} need {wanted} logical CPUs, the cluster has {have}, and would hang; start "
@@ -52,6 +52,11 @@ def actors_per_node(actors: int) -> int:
     """How many of the cluster's ``actors`` a node gets, about."""
     nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
     return -(-actors // max(nodes, 1))
+
+
+def cpus() -> int:
+    """Logical CPUs in the cluster."""
+    return int(ray.cluster_resources().get("CPU", 0))
 
 
 def gpus() -> int:

@@ -18,6 +18,7 @@ from pipelines.errors import ClusterError
 from pipelines.segmentation.inference import Infer
 from pipelines.segmentation.stages import Job, encode_and_commit, fetch_and_decode
 from pipelines.segmentation.unit_row import UnitRow
+from pipelines.under_way import limit_units
 
 ACTOR_RESTARTS = 20
 """Of one actor during one wave. Ray's default is for ever, which a record that kills its worker
@@ -27,6 +28,10 @@ TASK_RETRIES = 1
 """How often Ray gives a unit to another worker when one dies of it; then the unit is left out."""
 
 FEWEST_LEFT_OUT = 8
+
+UNITS_PER_ACTOR = 8
+"""That are decoded or wait to be committed, beside as many in their first stage as there are CPUs:
+twice what an actor takes at a time. What a killed run had under way is done again."""
 
 
 def run(job: Job, rows: Sequence[UnitRow], actors: int) -> Iterator[dict[str, Any]]:
@@ -38,6 +43,7 @@ def run(job: Job, rows: Sequence[UnitRow], actors: int) -> Iterator[dict[str, An
     context = ray_data.context()
     # Elsewhere a dropped block is lost data. Here it is a unit without a part, which is noticed.
     context.max_errored_blocks = max(FEWEST_LEFT_OUT, len(rows) // 4)
+    limit_units(context, cluster.cpus() + UNITS_PER_ACTOR * actors)
     dataset = ray_data.one_row_per_block([row.new() for row in rows])
     one_unit: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     task: dict[str, Any] = {"num_cpus": 1, "max_retries": TASK_RETRIES, **one_unit}
