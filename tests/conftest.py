@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import settings
 
 from tests.support.seaweed import Seaweed
+
+# Several test processes share few cores: threads that wait actively take them from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Times say nothing on a machine that does other work as well.
 settings.register_profile("patient", deadline=None)
