@@ -34,7 +34,7 @@ from pipelines.sources import open_source
 from tests.support import made, poison
 from tests.support.tiny import save_checkpoint
 
-LIMITS = Limits(record_seconds=8, record_bytes=400 << 20)
+LIMITS = Limits(record_seconds=6, record_bytes=250 << 20)
 """On a busy machine it takes seconds to grow so far."""
 
 
