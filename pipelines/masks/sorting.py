@@ -180,10 +180,9 @@ class _Judge:
     def _done_or_retry(self, look: _Look, was: PartName) -> tuple[Verdict, Task]:
         if not self._may_pass(look, was):
             return "done", Task(look.task.unit, was)
-        if self._parked(look.task.name):
-            return "parked", replace(look.task, was=was)
         retry = look.exact.retry + 1 if look.exact else 0
-        return "retry", Task(look.task.unit, replace(look.task.name, retry=retry), was)
+        task = Task(look.task.unit, replace(look.task.name, retry=retry), was)
+        return ("parked" if self._parked(task.name) else "retry"), task
 
     def _changed(self, look: _Look) -> bool:
         """Whether what is left of the input is not what the part was made of."""

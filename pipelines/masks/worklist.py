@@ -88,8 +88,7 @@ class Worklist:
             counted += (
                 part
                 for task in tasks
-                if task.unit.objects[0].uri not in recuts
-                and (part := newest.of(task.name) or (task.was and newest.of(task.was)))
+                if task.unit.objects[0].uri not in recuts and (part := _standing(task, newest))
             )
         return Settled(
             parts=tuple(sorted(counted)),
@@ -99,6 +98,18 @@ class Worklist:
 
     def _lists(self) -> tuple[list[Task], ...]:
         return self.done, self.todo, self.retry, self.changed, self.parked, self.vanished
+
+
+def _standing(task: Task, newest: Newest) -> PartName | None:
+    """The part of a unit that counts now: the one of the task, or else the one that was to stay.
+
+    An earlier try at the task's version is not the task's: the part that was to stay may be newer,
+    with rows of an image that changed and then was deleted.
+    """
+    part = newest.of(task.name)
+    if task.was and (part is None or part.retry < task.name.retry):
+        return newest.of(task.was) or part
+    return part
 
 
 def _missing(tasks: Iterable[Task], newest: Newest) -> Iterable[Task]:

@@ -200,6 +200,24 @@ def test_a_parked_replacement_or_retry_leaves_the_old_part_in_place():
     assert _where(work) == {"retry": 1}
 
 
+@pytest.mark.parametrize(("failures", "verdict"), [(0, "retry"), (PARK_AFTER, "parked")])
+def test_a_retry_that_came_to_nothing_does_not_bring_back_what_a_deleted_image_was_before(
+    failures, verdict
+):
+    # File a was replaced, and then deleted: the input is again what the first part was made of.
+    first, second = part_name(_unit("11")), part_name(_unit("21"))
+    states = [RowState(ref.uri, ref.etag, transient=True) for ref in _unit("21").objects]
+    failed = {(first.unit, first.version): failures}
+    found = Found(
+        parts=(first, second), rows=lambda _: states, published={second: 2}, failures=failed
+    )
+    work = sort_out(Plan((_unit("11"),)), _source(".1"), found, Again(errors=True))
+    assert _where(work) == {verdict: 1}
+    assert work.settle(Plan(), [first, second]).parts == (second,)
+    again = replace(first, retry=1)  # by this run, or by another at the same time
+    assert work.settle(Plan(), [first, second, again]).parts == (again,)
+
+
 def test_parts_that_nobody_planned_are_strays():
     unit, stray = _unit("11"), PartName("0" * 16, "1" * 16)
     old = replace(part_name(unit), version="2" * 16)

@@ -58,6 +58,20 @@ def world(tmp_path, models, stage):
     return World(storage.parse_uri(str(tmp_path)), models / "good")
 
 
+@pytest.fixture
+def withheld(monkeypatch):
+    """Names of images that the store does not give away, to be filled by the test."""
+    read, names = storage.read_bytes, set()
+
+    def fail(uri, **pinned):
+        if uri.rsplit("/", 1)[1] in names:
+            raise StoreError(f"{uri}: SlowDown", transient=True)
+        return read(uri, **pinned)
+
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    return names
+
+
 def test_an_image_that_changes_or_goes_during_the_night_is_an_error_row_until_it_is_done_again(
     anywhere, stage, models
 ):
@@ -161,18 +175,11 @@ def test_a_broken_shard_is_tried_in_three_nights_and_again_when_it_was_put_right
 
 
 def test_errors_of_a_store_are_done_again_on_demand_and_each_record_counts_once(
-    world, stage, monkeypatch
+    world, stage, withheld
 ):
     for seed in range(4):
         world.put(f"{seed}.png", seed)
-    read, down = storage.read_bytes, True
-
-    def fail(uri, **pinned):
-        if down and uri.endswith("1.png"):
-            raise StoreError(f"{uri}: SlowDown", transient=True)
-        return read(uri, **pinned)
-
-    monkeypatch.setattr(storage, "read_bytes", fail)
+    withheld.add("1.png")
     assert world.night().complete
     assert len(stage.tried) == 3, "a unit that met a failing store is tried once more"
     first = world.rows()
@@ -180,22 +187,39 @@ def test_errors_of_a_store_are_done_again_on_demand_and_each_record_counts_once(
     stage.tried.clear()
     assert world.night().snapshot == 1
     assert stage.tried == []
-
     with pytest.raises(IncompleteError, match=r"1\.png: SlowDown"):
         world.night(retry_errors=True)
     assert world.rows() == first
-    down = False
+    withheld.clear()
     assert world.night(retry_errors=True).snapshot == 2
     rows = world.rows()
     assert np.array_equal(mask(rows["1.png"]), expected(world.checkpoint, 1))
-    rest = ["0.png", "2.png", "3.png"]
-    assert {key: rows[key] for key in rest} == {key: first[key] for key in rest}
+    assert {**rows, "1.png": None} == {**first, "1.png": None}
     newest = world.newest(world.night().generation)
     assert sorted(part.name.retry for part in newest.parts) == [0, 1]
     assert world.wrong() == {"stray": 1}
     stage.tried.clear()
     assert world.night(retry_errors=True).snapshot == 2
     assert stage.tried == []
+
+
+def test_a_retry_that_was_given_up_is_named_and_its_old_part_stays(world, stage, withheld):
+    for seed in range(4):
+        world.put(f"{seed}.png", seed)
+    withheld.add("1.png")
+    generation = world.night().generation
+    before, parts = world.rows(), world.newest(generation).parts
+    for what in ["could not be done: .*1.png"] * 3 + ["are parked: .*; --retry-parked tries"] * 2:
+        stage.tried.clear()
+        with pytest.raises(IncompleteError, match=rf"^1 of 2 units {what}"):
+            world.night(retry_errors=True)
+        assert len(stage.tried) == (0 if "parked" in what else 2)
+        assert (world.rows(), world.newest(generation).parts) == (before, parts)
+    withheld.clear()
+    assert world.night().complete, "a retry that was not asked for is not missed"
+    result = world.night(retry_errors=True, retry_parked=True)
+    assert (result.complete, result.records, result.error_rows) == (True, 4, 0)
+    assert np.array_equal(mask(world.rows()["1.png"]), expected(world.checkpoint, 1))
 
 
 @pytest.mark.parametrize(
