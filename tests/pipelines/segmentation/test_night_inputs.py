@@ -61,7 +61,8 @@ def world(tmp_path, models, stage):
 @pytest.fixture
 def withheld(monkeypatch):
     """Names of images that the store does not give away, to be filled by the test."""
-    read, names = storage.read_bytes, set()
+    read = storage.read_bytes
+    names: set[str] = set()
 
     def fail(uri, **pinned):
         if uri.rsplit("/", 1)[1] in names:
