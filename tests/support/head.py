@@ -54,7 +54,7 @@ class Head:
             self.stop()
             raise
 
-    def submit(self, *job: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+    def submit(self, *job: str, seconds: int = 500) -> subprocess.CompletedProcess[str]:
         """Submit ``python jobs/…`` with the repository as working directory, and wait for it."""
         arguments = ["--working-dir", str(ROOT), "--", sys.executable, *job]
         return self.job("submit", *arguments, seconds=seconds)
@@ -66,7 +66,7 @@ class Head:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def job(
-        self, command: str, *arguments: str, seconds: int = 60
+        self, command: str, *arguments: str, seconds: int = 180
     ) -> subprocess.CompletedProcess[str]:
         """``ray job COMMAND …``."""
         return subprocess.run(
