@@ -135,7 +135,9 @@ class Child:
                 raise self._fate(growth)
             if time.monotonic() > end:
                 raise self._error("timeout", f"no end after {seconds:g} s")
-            self._grown = _memory(self.pid) - self._idle
+            has = _memory(self.pid)
+            if has:  # one that is ending has none any more, though its output is open still
+                self._grown = has - self._idle
             if growth is not None and self._grown > growth:
                 raise self._error("oom", f"more than {growth >> 20} MiB of memory")
 
