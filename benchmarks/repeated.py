@@ -167,8 +167,7 @@ class Nights:
             while len(parts(output)) < at:
                 if not run.running:
                     raise RuntimeError(f"it ended before {at} parts: {run.log.read_text()}")
-                run.family()  # seen while they have a parent
-                time.sleep(0.05)
+                time.sleep(0.2)
         finally:
             run.end()
         return len(parts(output))

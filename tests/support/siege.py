@@ -11,6 +11,7 @@ import io
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,18 @@ SMALL: list[Target] = ["task worker", "task worker", "model actor", "other Ray p
 LARGE: list[Target] = ["driver", "head"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One start of the command, or several at once, and how it is harassed until all is killed."""
+
+    runs: int = 1
+    early: bool = False
+    """Harassed from its start, and not from its first part on."""
+    seconds: float
+    pause: tuple[float, float] = (0.3, 1.0)
+    """Seconds between two kills, drawn from this range."""
+
+
 @dataclass
 class Bill:
     """What was done to the job, and what it cost. The figures of the second group must be 0."""
@@ -39,6 +52,8 @@ class Bill:
     seed: int
     records: int = 0
     rounds: int = 0
+    cut_off: int = 0
+    """Rounds that were killed when some of their parts stood, and some did not."""
     kills: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     polls: int = 0
@@ -62,6 +77,7 @@ class Bill:
         """The bill as text."""
         return [
             f"seed {self.seed}: {self.records} records, {self.rounds} starts, {self.seconds:.0f} s",
+            f"rounds cut off in mid-work: {self.cut_off}",
             f"polls by a reader: {self.polls}",
             f"killed: {self.kills.total()} ({_listed(self.kills)})",
             f"network faults: {self.faults.total()} ({_listed(self.faults)})",
@@ -87,16 +103,20 @@ class Siege:
         self._segmenter = load_segmenter(folder / "checkpoint")
         self._fill(images)
 
-    def run(self, *, kills: int, final_seconds: float = 600) -> Bill:
-        """Rounds until enough was killed, then the same command until it ends with 0."""
+    def run(self, *, kills: int, plan: Sequence[Round] = (), final_seconds: float = 600) -> Bill:
+        """Rounds until enough was killed, then the same command until it ends with 0.
+
+        The rounds of ``plan`` come first, others are drawn.
+        """
         started = time.monotonic()
         proxy = FaultProxy(self.server.endpoint, seed=self.bill.seed, rate=self.rate)
         watcher = Watcher(self.client, self.server.bucket, f"{self._prefix}/out")
         with proxy, watcher:
-            while self.chaos.kills.total() < kills:
+            planned = list(plan)
+            while planned or self.chaos.kills.total() < kills:
                 if len(watcher.counts()) == len(self.expected):
                     self._fill(ARRIVALS)  # there must be something to kill
-                self._round(proxy, watcher)
+                self._round(planned.pop(0) if planned else self._drawn(), proxy, watcher)
             self._finish(proxy, final_seconds)
         bill = self.bill
         bill.kills, bill.faults, bill.polls = self.chaos.kills, proxy.injected, watcher.polls
@@ -110,24 +130,35 @@ class Siege:
         bill.seconds = time.monotonic() - started
         return bill
 
-    def _round(self, proxy: FaultProxy, watcher: Watcher) -> None:
+    def _drawn(self) -> Round:
         rng = self.chaos.rng
-        runs = [self._start(proxy) for _ in range(2 if rng.random() < 1 / 3 else 1)]
+        return Round(
+            runs=2 if rng.random() < 1 / 3 else 1,
+            early=rng.random() < 1 / 4,
+            seconds=rng.uniform(1, 5),
+        )
+
+    def _round(self, this: Round, proxy: FaultProxy, watcher: Watcher) -> None:
+        had = len(watcher.rows)
+        runs = [self._start(proxy) for _ in range(this.runs)]
         try:
-            have, until = len(watcher.rows), time.monotonic() + 120
-            early = rng.random() < 1 / 4  # before it has committed anything
+            until = time.monotonic() + 120
             while all(run.running for run in runs) and time.monotonic() < until:
-                if early or len(watcher.rows) > have:
+                if this.early or len(watcher.rows) > had:
                     break
                 time.sleep(0.1)
             for run in runs:
-                self.chaos.harass(run, SMALL, seconds=rng.uniform(1, 5), pause=(0.3, 1.0))
+                self.chaos.harass(run, SMALL, seconds=this.seconds, pause=this.pause)
             for run in runs:
                 if run.running:
-                    self.chaos.kill(run, rng.choice(LARGE))
+                    self.chaos.kill(run, self.chaos.rng.choice(LARGE))
         finally:
             for run in runs:
                 run.end()
+        polls = watcher.polls
+        while watcher.polls < polls + 2:  # the last of them began when nothing wrote any more
+            time.sleep(0.05)
+        self.bill.cut_off += len(watcher.rows) > had and len(watcher.counts()) < len(self.expected)
 
     def _finish(self, proxy: FaultProxy, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -146,7 +177,7 @@ class Siege:
         self.bill.rounds += 1
         environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
         arguments = ["--input", f"{self.root}/archive", "--output", f"{self.root}/out"]
-        arguments += ["--checkpoint", str(self.folder / "checkpoint"), "--unit-records", "4"]
+        arguments += ["--checkpoint", str(self.folder / "checkpoint"), "--unit-records", "2"]
         return Run(arguments, environment, self.folder / f"{self._logs}.log")
 
     def _fill(self, images: int) -> None:
