@@ -75,7 +75,7 @@ def _is_product(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
     count, _, height, width = input_NChw.shape
     rows, columns = layer.kernel_size
     outputs = count * (height - rows + 1) * (width - columns + 1)
-    return pad == 0 and 4 * outputs <= layer.out_channels and _is_plain(layer, input_NChw)
+    return pad == 0 and 2 * outputs <= layer.out_channels and _is_plain(layer, input_NChw)
 
 
 def _is_wide(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
