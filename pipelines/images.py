@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -166,6 +167,7 @@ def encode_label(label: Pixels, classes: ClassList) -> bytes:
 
 
 def _palette_png(ids: Pixels, classes: ClassList) -> bytes:
+    """Zlib looks for runs of one id and no more: faster, and little larger (docs/speed.md)."""
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ValueError(f"ids are (H, W) uint8, got {ids.dtype} of shape {ids.shape}")
     colors = [(0, 0, 0)] * (max(len(classes) - 1, classes.void_id) + 1)
@@ -174,5 +176,5 @@ def _palette_png(ids: Pixels, classes: ClassList) -> bytes:
     image = Image.fromarray(ids)
     image.putpalette([value for color in colors for value in color])
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", compress_type=zlib.Z_RLE)
     return file.getvalue()
