@@ -1,11 +1,10 @@
 """What a JPEG costs to decode, and a mask to encode as PNG, by Pillow and by others.
 
-    python -m pip install simplejpeg opencv-python-headless imagecodecs fpng_py
     python -m benchmarks.codecs --data ../shared/data
 
 Processor time on one thread, over PASCAL VOC's photographs and label images, each way with every
-file in turn with the others; as ratios to the way that this project takes. Packages that are not
-installed are left out, and said to be.
+file in turn with the others; as ratios to the way that this project takes. The others
+come with the extra ``bench``; what is not installed is left out, and said to be.
 """
 
 from __future__ import annotations

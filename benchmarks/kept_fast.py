@@ -5,7 +5,7 @@
 
 In a few minutes on two cores. Ratios that are worse than the recorded ones by more than the
 tolerance are named, and the exit code is 1. ``--record`` puts today's in their place, in
-`benchmarks/recorded.json`, and draws `docs/speed.md` anew.
+`benchmarks/recorded.json`, and draws `docs/speed_recorded.md` and its picture anew.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import tyro
 
-from benchmarks import inference, ratios, throughput, training
+from benchmarks import inference, ratios, speed_page, throughput, training
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio
 
 RECORDED = Path(__file__).with_name("recorded.json")
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+DOCS = Path(__file__).parents[1] / "docs"
 PACKAGES = ("torch", "ray")
 
 SHORT: dict[str, Callable[[], list[Ratio]]] = {
@@ -63,29 +63,10 @@ def main() -> None:
             ratios.record(RECORDED, name, found, PACKAGES)
     print(f"\nin all {time.monotonic() - started:.0f} s")
     if options.record:
-        PAGE.write_text(page(ratios.read(RECORDED)))
+        speed_page.write(ratios.read(RECORDED), DOCS)
         return
     print("\n".join(f"worse: {line}" for line in worse) or "nothing is worse than recorded")
     sys.exit(bool(worse))
-
-
-def page(recorded: dict[str, Any]) -> str:
-    """The page of docs: a table for each benchmark, with a bar for each ratio."""
-    lines = [
-        "# Speed",
-        "",
-        "Written by `python -m benchmarks.kept_fast --record`. Each is a ratio of two things that",
-        "were measured in one run; what they are, the docstring of the benchmark says.",
-    ]
-    for name, entry in recorded.items():
-        lines += ["", f"## {name}", "", f"{entry['machine']}", "", "| ratio | median | spread | |"]
-        lines += ["|---|---|---|---|"]
-        for ratio, value in entry["ratios"].items():
-            samples = value["samples"]
-            spread = f"{min(samples):.3g} to {max(samples):.3g}"
-            bar = "█" * min(30, round(8 * value["median"]))
-            lines.append(f"| {ratio} | {value['median']:.3g} | {spread} | {bar} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -64,7 +64,13 @@ def record(path: Path, benchmark: str, ratios: Iterable[Ratio], packages: Sequen
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe(*packages),
         "ratios": {
-            ratio.name: {"median": ratio.median, "samples": list(ratio.samples)} for ratio in ratios
+            ratio.name: {
+                "median": ratio.median,
+                "samples": list(ratio.samples),
+                "goal": ratio.goal,
+                "at_least": ratio.at_least,
+            }
+            for ratio in ratios
         },
     }
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

