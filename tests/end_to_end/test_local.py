@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import time
-import json
 import shutil
 import tarfile
+import time
 
 import numpy as np
 import pyarrow.dataset as pads
