@@ -233,7 +233,7 @@ def the_job(
 
 def last_record(output: str) -> dict[str, Any]:
     """The run's record in an output that has one run."""
-    (record,) = (r for r in storage.list_objects(output) if "/_fcn/run/" in r.uri)
+    (record,) = storage.list_objects(storage.join(output, "_fcn", "run"))
     found: dict[str, Any] = json.loads(storage.read_bytes(record.uri))
     return found
 
