@@ -27,7 +27,7 @@ from typing import Literal
 
 import tyro
 
-from pipelines import checkpoints, cluster, storage
+from pipelines import checkpoint_files, cluster, storage
 from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def _train(options: Benchmark, root: str, *arguments: object) -> None:
     )
     (folder / "checkpoint").mkdir(parents=True)
     run = f"{root}/runs/{options.data_set}"
-    for name in checkpoints.FILES:
+    for name in checkpoint_files.FILES:
         (folder / "checkpoint" / name).write_bytes(storage.read_bytes(f"{run}/best/{name}"))
     (folder / "history.json").write_bytes(storage.read_bytes(f"{run}/history.json"))
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fcn_model.checkpoint import ModelConfig
     from fcn_model.classes import ClassList
     from fcn_model.metrics import Confusion
+    from fcn_model.model_config import ModelConfig
     from fcn_model.network import FCN, build
     from fcn_model.normalize import Normalization
     from fcn_model.outcomes import NonFiniteError, Outcome, OutOfMemoryError
@@ -22,7 +22,7 @@ _HOME = {
     "FCN": "network",
     "ClassList": "classes",
     "Confusion": "metrics",
-    "ModelConfig": "checkpoint",
+    "ModelConfig": "model_config",
     "NetworkSpec": "spec",
     "NonFiniteError": "outcomes",
     "Normalization": "normalize",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcn_model.checkpoint import ModelConfig
+from fcn_model.model_config import ModelConfig
 from fcn_model.normalize import Normalization
 
 Image = NDArray[np.uint8]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fcn_model.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -63,6 +64,8 @@ class Normalization:
         may also be (H, W). A tensor stays on its device. The result is channels-last in memory.
         Raises ValueError for another dtype or shape.
         """
+        import torch  # noqa: PLC0415  (who only reads a config does not wait for it)
+
         shape = tuple(image_HWC.shape)
         if self.channels == 1 and len(shape) == 2:
             image_HWC = image_HWC[..., None]
@@ -80,7 +83,7 @@ class Normalization:
         shift = ((offset - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
         if self.channel_order == "bgr":
             factor, shift = factor[::-1], shift[::-1]
-        if isinstance(image_HWC, Tensor):
+        if isinstance(image_HWC, torch.Tensor):
             device = image_HWC.device
             values = image_HWC * torch.from_numpy(factor.copy()).to(device)
             values += torch.from_numpy(shift.copy()).to(device)
@@ -127,9 +130,9 @@ def minus_mean(*mean: float, channel_order: ChannelOrder = "bgr") -> Normalizati
 
 
 def _log(image: NDArray[Any] | Tensor) -> NDArray[Any] | Tensor:
-    if isinstance(image, Tensor):
-        return image.float().clamp(min=1).log()
-    return np.log(np.maximum(image, 1, dtype=np.float32))
+    if isinstance(image, np.ndarray):
+        return np.log(np.maximum(image, 1, dtype=np.float32))
+    return image.float().clamp(min=1).log()
 
 
 TORCHVISION = Normalization(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcn_model import checkpoint
-from fcn_model.checkpoint import ModelConfig
 from fcn_model.inputs import Image, Sample, samples
 from fcn_model.layers import Conv
+from fcn_model.model_config import ModelConfig
 from fcn_model.network import FCN
 from fcn_model.outcomes import Exhausted, NonFiniteError, Outcome, OutOfMemoryError, attempt
 from fcn_model.ring import KeptZeros

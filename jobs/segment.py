@@ -47,7 +47,7 @@ def work(options: Segment) -> None:
     quiet_ray()
     from pipelines.segmentation import preflight  # noqa: PLC0415  (imports Ray, too)
 
-    ready = preflight.check(options.run, source)  # Ray takes as long to start as all of this
+    ready = preflight.check(options.run, source)  # Ray takes longer to start than all of this
     moments.mark("checked")
     with ray_session():
         moments.mark("connected")

@@ -11,11 +11,9 @@ from torch import Tensor
 from fcn_model import FCN, ModelConfig, checkpoint, published, surgery, weights
 from fcn_model.errors import CheckpointError, WeightsError
 from fcn_model.weights import WeightsFile
-from pipelines import storage
-from pipelines.errors import NotFoundError
+from pipelines import checkpoint_files, storage
 
 WEIGHTS_SUFFIXES = weights.SUFFIXES
-FILES = (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE)
 
 _ENUM = re.compile(r"\w+_Weights\.\w+")
 
@@ -25,27 +23,18 @@ def load(uri: str) -> tuple[FCN, ModelConfig]:
 
     Raises NotFoundError or CheckpointError, each naming the directory and what is wrong with it.
     """
-    uri = storage.parse_uri(uri)
-    files = {}
-    for name in FILES:
-        try:
-            files[name] = storage.read_bytes(storage.join(uri, name))
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"{uri} is no checkpoint directory: it has no {name} "
-                f"(a checkpoint holds {' and '.join(FILES)})"
-            ) from error
+    files = checkpoint_files.read(uri)
     try:
         return checkpoint.from_files(files)
     except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {uri}: {error}") from error
+        raise CheckpointError(f"checkpoint {storage.parse_uri(uri)}: {error}") from error
 
 
 def save(uri: str, network: FCN, config: ModelConfig) -> ModelConfig:
     """Write a checkpoint directory, weights first, and return its config with the digest."""
     uri = storage.parse_uri(uri)
     files = checkpoint.to_files(network, config)
-    for name in sorted(files, key=FILES.index, reverse=True):
+    for name in sorted(files, key=checkpoint_files.FILES.index, reverse=True):
         storage.replace(storage.join(uri, name), files[name])
     return checkpoint.from_files(files)[1]
 

@@ -1,14 +1,12 @@
-"""What the cluster can do, and how Ray Train shares rows among workers."""
+"""What the cluster can do."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from typing import Any
 
 import ray
-from ray.train import DataConfig
 
 from pipelines.errors import ClusterError, InputError
 
@@ -73,32 +71,3 @@ def versions() -> dict[str, str]:
     """Python, platform and package versions, for records and reports."""
     packages = {name: importlib.metadata.version(name) for name in RECORDED}
     return {"python": platform.python_version(), "platform": platform.platform(), **packages}
-
-
-class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
-    """Ray Train's sharing of a dataset among workers, without dropping rows to make it even.
-
-    The default gives every worker equally many rows and drops the rest, up to one block per
-    worker. Here the shares may differ, and the training loop lets workers run out at
-    different steps. But for that, `configure` is that of Ray 2.60.
-    """
-
-    def configure(
-        self,
-        datasets: dict[str, Any],
-        world_size: int,
-        worker_handles: Any = None,
-        worker_node_ids: list[str] | None = None,
-        **kwargs: Any,
-    ) -> list[dict[str, Any]]:
-        """One iterator per dataset for each worker; together they give every row once."""
-        del worker_handles, kwargs
-        shares: list[dict[str, Any]] = [{} for _ in range(world_size)]
-        for name, dataset in datasets.items():
-            copy = dataset.copy(dataset)
-            copy.set_name(name)
-            copy.context.execution_options = self._resolve_execution_options(name)
-            splits = copy.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
-            for share, split in zip(shares, splits, strict=True):
-                share[name] = split
-        return shares

@@ -10,6 +10,7 @@ from typing import Literal
 from fcn_model import FCN, ClassList, ModelConfig, Normalization, checkpoint
 from fcn_model.convert import Conversion, convert
 from fcn_model.errors import WeightsError
+from fcn_model.model_config import CONFIG_FILE
 from fcn_model.spec import FIRST_TASK, Head
 from pipelines import checkpoints, storage
 from pipelines.datasets import camvid, nyud, scenes, siftflow, voc
@@ -161,8 +162,8 @@ def _usual(conversion: Conversion, classes: str | None) -> NormalizationName:
 
 def _refuse_another(uri: str, network: FCN, config: ModelConfig) -> None:
     """Raise InputError if a checkpoint stands at ``uri`` that is not the one to be written."""
-    where = storage.join(uri, checkpoint.CONFIG_FILE)
+    where = storage.join(uri, CONFIG_FILE)
     if storage.stat(where) is None:
         return
-    if storage.read_bytes(where) != checkpoint.to_files(network, config)[checkpoint.CONFIG_FILE]:
+    if storage.read_bytes(where) != checkpoint.to_files(network, config)[CONFIG_FILE]:
         raise InputError(f"{uri} holds another checkpoint; choose another output, or remove it")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fcn_model import ModelConfig, NetworkSpec, Normalization, build
 from fcn_model.spec import Task
-from pipelines import checkpoints, ingest, storage
+from pipelines import checkpoint_files, checkpoints, ingest, storage
 from pipelines.errors import InputError
 from pipelines.normalizations import NORMALIZATIONS, PLANES, torchvisions
 from pipelines.sources import Source
@@ -24,7 +24,7 @@ def prepare_start(
     Returns what it says. Raises InputError if the run exists with another network or other classes.
     """
     init_uri = storage.join(run_uri, "init")
-    if storage.stat(storage.join(init_uri, checkpoints.FILES[0])) is not None:
+    if storage.stat(storage.join(init_uri, checkpoint_files.FILES[0])) is not None:
         _, started = checkpoints.load(init_uri)
         classes, spec = ingest.classes_of(source), network_spec(config, source)
         asked = (spec, classes, tuple(source.tasks.values()), config.network.needs)

@@ -24,9 +24,10 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from fcn_model.errors import FCNError
-from pipelines import checkpoints, cluster, ingest, ray_data, storage
+from pipelines import checkpoint_files, cluster, ingest, ray_data, storage
 from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
+from pipelines.every_row import EveryRow
 from pipelines.progress import relay
 from pipelines.sources import Source
 from pipelines.train_loop import run_worker
@@ -104,7 +105,7 @@ def train(
             ),
             "val": ingest.labelled_rows(val_source, planes=planes),
         },
-        dataset_config=cluster.EveryRow(),
+        dataset_config=EveryRow(),
     )
     # Ray's own handler would end a stopped job with exit code 0, and stay in place afterwards.
     trainer._register_sigint_handler = lambda _controller: None
@@ -149,7 +150,7 @@ def _publish(result: Any, run_uri: str, progress: Progress) -> TrainResult:
     state = result.return_value or {"history": [], "resumed_from": 0}
     best_uri = storage.join(run_uri, "best")
     with best.as_directory() as directory:
-        for name in reversed(checkpoints.FILES):
+        for name in reversed(checkpoint_files.FILES):
             storage.replace(storage.join(best_uri, name), (Path(directory) / name).read_bytes())
     history = state["history"]
     storage.replace(storage.join(run_uri, "history.json"), json.dumps(history, indent=1).encode())

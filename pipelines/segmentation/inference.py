@@ -1,24 +1,27 @@
 """The network's stage of bulk segmentation: an actor that holds it and masks unit after unit.
 
-Only this stage imports torch, so that the workers which decode and encode start quickly.
+Only this stage needs torch, which is loaded where the actor is, so that neither the driver nor the
+workers that decode and encode wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from fcn_model import NonFiniteError, Outcome, Segmenter
-from pipelines import checkpoints, cluster
+import fcn_model
+from pipelines import cluster
 from pipelines.decoding import PLANE_PIXELS
 from pipelines.segmentation.stages import Job, decoded, encoded, run_stage
 from pipelines.segmentation.unit_row import Item, UnitRow
 from pipelines.segmentation.watchdog import time_limit
+
+if TYPE_CHECKING:
+    from fcn_model import Outcome
 
 SENT_PIXELS = 64 << 20
 """Larger masks leave the network's process encoded; Ray's object store is not made for them."""
@@ -28,6 +31,10 @@ class Infer:
     """Actor: the network. Loaded once, then one unit after another."""
 
     def __init__(self, job: Job) -> None:
+        import torch  # noqa: PLC0415
+
+        from pipelines import checkpoints  # noqa: PLC0415
+
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu":
             # Ray gives a one-CPU actor one thread.
@@ -39,7 +46,7 @@ class Infer:
                 f"{job.generation.model}, now it is {config.digest}"
             )
         self.job = job
-        self.segmenter = Segmenter(
+        self.segmenter = fcn_model.Segmenter(
             network,
             config,
             device=device,
@@ -80,7 +87,9 @@ class Infer:
     def _done(self, item: Item, outcome: Outcome) -> Item:
         """The item with its mask, or as the error row that it becomes without."""
         if isinstance(outcome, Exception):
-            kind = "not_finite" if isinstance(outcome, NonFiniteError) else "out_of_memory"
+            kind = (
+                "not_finite" if isinstance(outcome, fcn_model.NonFiniteError) else "out_of_memory"
+            )
             return item.failed(kind, str(outcome))
         done = replace(item, form="mask", data=outcome.data.cast("B"), planes=())
         return encoded(done, self.job.classes) if outcome.size > SENT_PIXELS else done

@@ -16,7 +16,7 @@ from itertools import islice
 import ray
 
 from fcn_model import ModelConfig
-from pipelines import checkpoints, cluster, storage
+from pipelines import checkpoint_files, cluster, storage
 from pipelines.errors import ChangedError, InputError, NotFoundError, StoreError
 from pipelines.segmentation.amounts import size
 from pipelines.segmentation.settings import SegmentConfig
@@ -58,7 +58,7 @@ class Ready:
 def check(config: SegmentConfig, source: Source) -> Ready:
     """Look at input, checkpoint and output; raise for the first thing that is wrong.
 
-    Needs no Ray, which takes as long to start as all of this. Raises InputError or CheckpointError
+    Needs no Ray, which takes longer to start than all of this. Raises InputError or CheckpointError
     for what the user has to correct (NotFoundError for a bucket that does not exist), StoreError
     for a store that is unreachable, refuses, or does not create exclusively.
     """
@@ -66,7 +66,7 @@ def check(config: SegmentConfig, source: Source) -> Ready:
     storage.parse_uri(config.checkpoint)
     placed = check_place(output, source)
     read = check_read(source)
-    _, model = checkpoints.load(config.checkpoint)
+    model = checkpoint_files.config_of(config.checkpoint)
     check_fits(config, model, source)
     name = f"{model.spec.name}, {len(model.classes)} classes, digest {model.digest[:12]}"
     return Ready(model, (read, Check("checkpoint", name), placed, check_write(output)))

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fcn_model import FCN, ClassList, ModelConfig, checkpoint
+from fcn_model import FCN, ClassList, ModelConfig, checkpoint, model_config
 from fcn_model.errors import CheckpointError, SpecError
 from fcn_model.normalize import CAFFE, TORCHVISION
 from tests.support.networks import random_network
@@ -150,6 +150,23 @@ def test_a_config_that_says_something_else_is_refused(change: dict[str, Any], me
     document = json.loads(files["config.json"]) | change
     with pytest.raises(CheckpointError, match=message):
         checkpoint.from_files({**files, "config.json": json.dumps(document).encode()})
+
+
+def test_the_files_alone_say_what_they_are_and_whether_they_were_changed() -> None:
+    network = random_network()
+    files = checkpoint.to_files(network, config_of(network))
+    assert model_config.verified(files) == checkpoint.from_files(files)[1]
+    document = json.loads(files["config.json"])
+    document["classes"]["names"][0] = "Heaven"
+    for changed, message in (
+        ({"config.json": json.dumps(document).encode()}, "was changed after it was written"),
+        ({"model.safetensors": files["model.safetensors"] + b"0"}, "is damaged"),
+    ):
+        with pytest.raises(CheckpointError, match=message) as ours:
+            model_config.verified(files | changed)
+        with pytest.raises(CheckpointError) as whole:
+            checkpoint.from_files(files | changed)
+        assert str(ours.value) == str(whole.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])

@@ -9,6 +9,7 @@ import pytest
 from pipelines import cluster, ingest
 from pipelines.datasets.scenes import write_scenes
 from pipelines.errors import ClusterError
+from pipelines.every_row import EveryRow
 from pipelines.sources import open_source
 
 
@@ -19,7 +20,7 @@ def test_two_workers_together_get_every_row_once_per_epoch_in_another_order(ray_
     write_scenes(str(tmp_path), images=11, seed=1, split="x")
     source = open_source(str(tmp_path), unit_records=2)
     rows = ingest.labelled_rows(source, shuffle_seed=5)
-    shares = cluster.EveryRow().configure({"train": rows}, 2, None, None)
+    shares = EveryRow().configure({"train": rows}, 2, None, None)
 
     @ray.remote(num_cpus=0)
     def read(share, epochs):

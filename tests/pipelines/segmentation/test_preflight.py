@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections import namedtuple
 
@@ -219,3 +221,13 @@ def test_a_disk_without_room_for_the_masks_is_refused(tmp_path, monkeypatch):
                 check_space(missing, source.units, wanted=wanted)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: pytest.fail("asked"))
     check_space("s3://data/out", source.units, wanted=10**15)
+
+
+def test_neither_the_driver_nor_the_workers_that_decode_and_encode_wait_for_torch():
+    code = """
+import sys
+import pipelines.segmentation.night, pipelines.segmentation.preflight
+assert "torch" not in sys.modules, "torch"
+assert "ray.train" not in sys.modules, "ray.train"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
