@@ -9,11 +9,13 @@ come with the extra ``bench``; what is not installed is left out, and said to be
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import statistics
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,15 @@ from fcn_model import ClassList
 from pipelines import images
 
 Array = NDArray[np.uint8]
-PACKAGES = {"cv2": "opencv-python-headless", "fpng_py": "fpng_py"}
+Modules = Mapping[str, Any]
 VOID = 255
-ORDINARY, RUN_LENGTHS, FILTERED, HUFFMAN = 0, 3, 1, 2
-"""zlib's strategies."""
+OTHERS = {
+    "simplejpeg": "simplejpeg",
+    "cv2": "opencv-python-headless",
+    "imagecodecs": "imagecodecs",
+    "fpng_py": "fpng_py",
+}
+"""The package of each module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,39 +56,38 @@ class Options:
 def main() -> None:
     """Run the benchmark that the command line describes."""
     options = tyro.cli(Options, description=__doc__)
-    print(describe("pillow", *(PACKAGES.get(name, name) for name in installed())))
+    modules = installed()
+    print(describe("pillow", *(OTHERS[name] for name in modules)))
     folder = options.data / "voc2012_subset"
     photos = [p.read_bytes() for p in sorted((folder / "JPEGImages").iterdir())[: options.files]]
     labels = sorted((folder / "SegmentationClass").iterdir())[: options.files]
     masks = [np.asarray(Image.open(path)) % VOID for path in labels]
     print("\nJPEG to RGB              time ÷ ours   equal pixels")
-    took, made = times(decoders(), photos, options.repeats)
+    took, made = times(decoders(modules), photos, options.repeats)
     for name, seconds in took.items():
         same = np.mean([np.mean(a == b) for a, b in zip(made[name], made["ours"], strict=True)])
         print(f"{name:24} {seconds / took['ours']:11.2f}   {same:12.4%}")
     print("\nmask to PNG              time ÷ ours   bytes ÷ ours")
-    took, made = times(encoders(), masks, options.repeats)
+    took, made = times(encoders(modules), masks, options.repeats)
     for name, seconds in took.items():
         size = sum(map(len, made[name])) / sum(map(len, made["ours"]))
         print(f"{name:24} {seconds / took['ours']:11.2f}   {size:12.2f}")
 
 
-def installed() -> list[str]:
-    """The others that are there; the rest is named."""
-    wanted = ["simplejpeg", "cv2", "imagecodecs", "fpng_py"]
-    found = [name for name in wanted if importlib.util.find_spec(name)]
-    if missing := sorted(set(wanted) - set(found)):
+def installed() -> Modules:
+    """The others that are there, by name; the rest is named."""
+    found = [name for name in OTHERS if importlib.util.find_spec(name)]
+    if missing := [name for name in OTHERS if name not in found]:
         print(f"not installed, left out: {', '.join(missing)}")
-    return found
+    return {name: importlib.import_module(name) for name in found}
 
 
-def decoders() -> dict[str, Callable[[bytes], Array]]:
+def decoders(modules: Modules) -> dict[str, Callable[[bytes], Array]]:
     """Ways from a JPEG file to (H, W, 3) uint8."""
     ways: dict[str, Callable[[bytes], Array]] = {
         "ours": images.decode_image,
         "Pillow": lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")),
     }
-    modules = {name: importlib.import_module(name) for name in installed()}
     if simplejpeg := modules.get("simplejpeg"):
         ways["simplejpeg"] = simplejpeg.decode_jpeg
     if cv2 := modules.get("cv2"):
@@ -94,22 +100,21 @@ def decoders() -> dict[str, Callable[[bytes], Array]]:
     return ways
 
 
-def encoders() -> dict[str, Callable[[Array], bytes]]:
+def encoders(modules: Modules) -> dict[str, Callable[[Array], bytes]]:
     """Ways from (H, W) uint8 to a PNG file."""
     classes = ClassList(names=tuple(f"class {index}" for index in range(21)))
     ways: dict[str, Callable[[Array], bytes]] = {
         "ours": lambda mask: images.encode_mask(mask, classes)
     }
     for level, strategy, name in (
-        (6, ORDINARY, "level 6"),
-        (1, ORDINARY, "level 1"),
-        (3, ORDINARY, "level 3"),
-        (6, RUN_LENGTHS, "level 6, run lengths"),
-        (1, RUN_LENGTHS, "level 1, run lengths"),
-        (9, ORDINARY, "level 9"),
+        (6, zlib.Z_DEFAULT_STRATEGY, "level 6"),
+        (1, zlib.Z_DEFAULT_STRATEGY, "level 1"),
+        (3, zlib.Z_DEFAULT_STRATEGY, "level 3"),
+        (6, zlib.Z_RLE, "level 6, run lengths"),
+        (1, zlib.Z_RLE, "level 1, run lengths"),
+        (9, zlib.Z_DEFAULT_STRATEGY, "level 9"),
     ):
         ways[f"Pillow, {name}"] = _pillow(level, strategy)
-    modules = {name: importlib.import_module(name) for name in installed()}
     if cv2 := modules.get("cv2"):
         ways["OpenCV, grey"] = lambda mask: cv2.imencode(".png", mask)[1].tobytes()
     if imagecodecs := modules.get("imagecodecs"):

@@ -39,6 +39,16 @@ class Ratio:
             return None
         return self.median >= self.goal if self.at_least else self.median <= self.goal
 
+    @property
+    def spread(self) -> str:
+        """The least and the most of the samples, as text."""
+        return f"{min(self.samples):.3g} to {max(self.samples):.3g}"
+
+    @property
+    def aim(self) -> str:
+        """The goal as text, empty if there is none."""
+        return "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}"
+
     def worse_than(self, recorded: float, tolerance: float = TOLERANCE) -> bool:
         """Whether the median is beyond the tolerance on the bad side."""
         if self.at_least:
@@ -50,10 +60,8 @@ def table(ratios: Iterable[Ratio]) -> str:
     """One line each."""
     lines = [f"{'':52}{'median':>8}{'spread':>18}{'goal':>10}"]
     for ratio in ratios:
-        spread = f"{min(ratio.samples):.3g} to {max(ratio.samples):.3g}"
-        goal = "" if ratio.goal is None else f"{'≥' if ratio.at_least else '≤'} {ratio.goal:g}"
         missed = " missed" if ratio.reached is False else ""
-        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{spread:>18}{goal:>10}{missed}")
+        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{ratio.spread:>18}{ratio.aim:>10}{missed}")
     return "\n".join(lines)
 
 
@@ -80,6 +88,14 @@ def read(path: Path) -> dict[str, Any]:
     """The file, or nothing yet."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def recorded_ratios(entry: Mapping[str, Any]) -> list[Ratio]:
+    """The ratios of one benchmark, as `record` has put them down."""
+    return [
+        Ratio(name, value["samples"], value["goal"], value["at_least"])
+        for name, value in entry["ratios"].items()
+    ]
 
 
 def regressions(recorded: Mapping[str, Any], ratios: Iterable[Ratio]) -> list[str]:

@@ -11,6 +11,8 @@ import matplotlib as mpl
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
+from benchmarks.ratios import recorded_ratios
+
 HEAD = """# Speed, as recorded
 
 Written by `python -m benchmarks.kept_fast --record`. Each figure is a ratio of two things that were
@@ -33,41 +35,34 @@ def page(recorded: Mapping[str, Any]) -> str:
     for name, entry in recorded.items():
         lines += [f"## {name}", "", entry["machine"], ""]
         lines += ["| ratio | median | spread | goal |", "|---|---|---|---|"]
-        for ratio, value in entry["ratios"].items():
-            spread = f"{min(value['samples']):.3g} to {max(value['samples']):.3g}"
-            lines.append(f"| {ratio} | {value['median']:.3g} | {spread} | {_goal(value)} |")
+        for ratio in recorded_ratios(entry):
+            missed = ", missed" if ratio.reached is False else ""
+            lines.append(
+                f"| {ratio.name} | {ratio.median:.3g} | {ratio.spread} | {ratio.aim}{missed} |"
+            )
         lines.append("")
     return "\n".join(lines)
-
-
-def _goal(value: Mapping[str, Any]) -> str:
-    if value["goal"] is None:
-        return ""
-    margin = value["median"] - value["goal"]
-    reached = margin >= 0 if value["at_least"] else margin <= 0
-    sign = "≥" if value["at_least"] else "≤"
-    return f"{sign} {value['goal']:g}{'' if reached else ', missed'}"
 
 
 def picture(recorded: Mapping[str, Any], path: Path) -> None:
     """Each ratio in units of its goal, on a line of its own; right of 1 is better."""
     rows = [
-        (f"{name}: {ratio}", value)
+        (f"{name}: {ratio.name}", ratio, ratio.goal)
         for name, entry in recorded.items()
-        for ratio, value in entry["ratios"].items()
-        if value["goal"]
+        for ratio in recorded_ratios(entry)
+        if ratio.goal
     ]
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), dpi=120)
-    for line, (_, value) in enumerate(reversed(rows)):
-        way = 1 if value["at_least"] else -1
-        samples = [(sample / value["goal"]) ** way for sample in value["samples"] if sample > 0]
-        median = (value["median"] / value["goal"]) ** way if value["median"] > 0 else None
+    for line, (_, ratio, goal) in enumerate(reversed(rows)):
+        way = 1 if ratio.at_least else -1
+        samples = [(sample / goal) ** way for sample in ratio.samples if sample > 0]
         axes.plot(samples, [line] * len(samples), "o", color="tab:gray", alpha=0.6)
-        if median is not None:
-            axes.plot([median], [line], "D", color="tab:blue" if median >= 1 else "tab:red")
+        if ratio.median > 0:
+            color = "tab:blue" if ratio.reached else "tab:red"
+            axes.plot([(ratio.median / goal) ** way], [line], "D", color=color)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=8)
     axes.set_xlabel("times better than its goal (grey: samples; blue or red: their median)")
     figure.tight_layout()
     figure.savefig(path)

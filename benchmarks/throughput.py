@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
+from benchmarks.running import ROOT, run
 from fcn_model import FCN, ClassList, ModelConfig, Segmenter, checkpoint
 from fcn_model.normalize import TORCHVISION
 from pipelines import images, storage
@@ -45,8 +46,6 @@ from pipelines.segmentation.settings import SegmentConfig
 from tests.support import made
 from tests.support.networks import random_network
 from tests.support.seaweed import Seaweed
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +163,7 @@ def photo(seed: int, height: int, width: int) -> NDArray[np.uint8]:
 
 def prepare(pictures: str, shards: str) -> None:
     """Shards of the pictures, small ones."""
-    command = [sys.executable, "jobs/prepare.py", "--input", pictures, "--output", shards]
-    command += ["--shard-mb", "8"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    run("prepare", "--input", pictures, "--output", shards, "--shard-mb", 8)
 
 
 def bare(folder: Path, encoded: list[bytes], unit: int) -> float:
@@ -218,13 +215,10 @@ def the_job(
     folder: Path, archive: str, output: str, count: int, unit: int
 ) -> tuple[float, float, dict[str, float]]:
     """Images per second between the first part and the last, all seconds, those of its phases."""
-    command = [sys.executable, "jobs/segment.py", "--input", archive, "--output", output]
-    command += ["--checkpoint", str(folder / "checkpoint"), "--unit-records", str(unit)]
+    places = ["--input", archive, "--output", output, "--checkpoint", folder / "checkpoint"]
     started = time.time()
-    job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    run("segment", *places, "--unit-records", unit)
     seconds = time.time() - started
-    if job.returncode != 0:
-        raise RuntimeError(f"the job failed: {job.stdout}{job.stderr}")
     reached = last_record(output)["reached"]
     times = [started, *reached.values()]
     phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}

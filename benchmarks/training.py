@@ -24,6 +24,7 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
+from benchmarks.running import run
 from pipelines import storage
 from pipelines.datasets.scenes import write_scenes
 from pipelines.training import KEEP_MEMORY
@@ -117,17 +118,6 @@ def the_job(proxy: FaultProxy, root: str, shards: str, options: Options) -> list
     text = storage.read_bytes(storage.join(runs, "b", "history.json"))
     history: list[dict[str, float]] = json.loads(text)
     return history
-
-
-def run(job: str, *arguments: object, endpoint: str | None = None) -> None:
-    """Run a job as a user does."""
-    environment = {**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})}
-    command = [sys.executable, f"jobs/{job}.py", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stdout + done.stderr)
 
 
 def plain_loop(options: Options) -> float:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 from fcn_model import ModelConfig, model_config
 from fcn_model.errors import CheckpointError
 from pipelines import storage
 from pipelines.errors import NotFoundError
 
+Read = TypeVar("Read")
+
 FILES = (model_config.CONFIG_FILE, model_config.WEIGHTS_FILE)
 
 
-def read(uri: str) -> dict[str, bytes]:
-    """Its files by name. Raises NotFoundError, which names the one that is not there."""
+def config_of(uri: str) -> ModelConfig:
+    """What the checkpoint says of its network, if its files are as they were written.
+
+    Raises as `read`. Whether the tensors fit the network is not looked at.
+    """
+    return read(uri, model_config.verified)
+
+
+def read(uri: str, verify: Callable[[Mapping[str, bytes]], Read]) -> Read:
+    """What ``verify`` makes of the files by name.
+
+    Raises NotFoundError or CheckpointError, each naming the directory and what is wrong with it.
+    """
     uri = storage.parse_uri(uri)
     files = {}
     for name in FILES:
@@ -22,15 +38,7 @@ def read(uri: str) -> dict[str, bytes]:
                 f"{uri} is no checkpoint directory: it has no {name} "
                 f"(a checkpoint holds {' and '.join(FILES)})"
             ) from error
-    return files
-
-
-def config_of(uri: str) -> ModelConfig:
-    """What the checkpoint says of its network, if its files are as they were written.
-
-    Raises NotFoundError or CheckpointError, each naming the directory and what is wrong with it.
-    """
     try:
-        return model_config.verified(read(uri))
+        return verify(files)
     except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {storage.parse_uri(uri)}: {error}") from error
+        raise CheckpointError(f"checkpoint {uri}: {error}") from error

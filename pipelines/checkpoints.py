@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from torch import Tensor
 
 from fcn_model import FCN, ModelConfig, checkpoint, published, surgery, weights
-from fcn_model.errors import CheckpointError, WeightsError
+from fcn_model.errors import WeightsError
 from fcn_model.weights import WeightsFile
 from pipelines import checkpoint_files, storage
 
@@ -23,11 +23,7 @@ def load(uri: str) -> tuple[FCN, ModelConfig]:
 
     Raises NotFoundError or CheckpointError, each naming the directory and what is wrong with it.
     """
-    files = checkpoint_files.read(uri)
-    try:
-        return checkpoint.from_files(files)
-    except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {storage.parse_uri(uri)}: {error}") from error
+    return checkpoint_files.read(uri, checkpoint.from_files)
 
 
 def save(uri: str, network: FCN, config: ModelConfig) -> ModelConfig:
