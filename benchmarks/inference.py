@@ -135,6 +135,7 @@ class Plain:
         network: FCN,
         config: ModelConfig,
         memory_format: torch.memory_format = torch.contiguous_format,
+        device: str = "cpu",
     ) -> None:
         ours = network.state_dict()
         classes = config.spec.num_classes
@@ -146,16 +147,17 @@ class Plain:
             if isinstance(layer, nn.ConvTranspose2d)
         }
         self.network.load_state_dict(ours | kernels)
-        self.network.to(memory_format=memory_format).eval()
+        self.network.to(device).to(memory_format=memory_format).eval()
         self.config = config
         self.memory_format = memory_format
+        self.device = device
 
     @torch.inference_mode()
     def __call__(self, image_HW3: Image) -> Image:
         """The mask of an image."""
-        image_13HW = self.config.normalization(image_HW3)[None]
+        image_13HW = self.config.normalization(image_HW3)[None].to(self.device)
         scores = self.network(image_13HW.contiguous(memory_format=self.memory_format))
-        mask: Any = scores.argmax(1)[0].to(torch.uint8).numpy()
+        mask: Any = scores.argmax(1)[0].to(torch.uint8).cpu().numpy()
         return mask
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from fcn_model.precision import has_kernels
 from fcn_model.winograd import Winograd, convolved, transformed
 
 MANY_CHANNELS = 128 * 256
@@ -20,6 +21,14 @@ MANY_CHANNELS = 128 * 256
 
 
 FEW_POSITIONS = 1000
+
+
+HALVES = (torch.bfloat16, torch.float16)
+FEW_CHANNELS = 4
+"""Of an image; so few leave cuDNN's kernels idle."""
+
+MANY_TAPS = 8192
+"""Of one output, channels included, as fully connected layers have."""
 
 
 class KeptWeights:
@@ -63,6 +72,43 @@ def convolve(
     if learns:
         return Winograd.apply(input_NChw, weight, bias, pad)
     return convolved(input_NChw, kept.of(weight), bias, pad)
+
+
+def rectified(
+    layer: nn.Conv2d, kept: KeptWeights, input_NChw: Tensor, *, padding: int | None = None
+) -> Tensor:
+    """`convolve` and the ReLU after it, without gradients: on a GPU one kernel in half precision.
+
+    There bias and ReLU by themselves would each read and write the whole map once more.
+    """
+    if input_NChw.is_cuda and input_NChw.dtype == layer.weight.dtype in HALVES:
+        return _fused(layer, input_NChw, layer.padding[0] if padding is None else padding)  # type: ignore[arg-type]
+    return F.relu_(convolve(layer, kept, input_NChw, padding=padding))
+
+
+def _fused(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> Tensor:
+    assert layer.bias is not None
+    weight, bias = layer.weight, layer.bias
+    once = (layer.dilation, layer.groups) == ((1, 1), 1)
+    if once and layer.in_channels <= FEW_CHANNELS and has_kernels(input_NChw.device):
+        from fcn_model import triton_kernels  # noqa: PLC0415
+
+        return triton_kernels.rectified(
+            input_NChw, weight, bias, stride=layer.stride[0], padding=pad
+        )
+    if once and pad == 0 and layer.stride == (1, 1) and weight[0].numel() >= MANY_TAPS:
+        # cuDNN's convolution takes four times as long, on an H200 and with 7 x 7 taps of 512.
+        patches = input_NChw.permute(0, 2, 3, 1)
+        for axis, length in zip((1, 2), layer.kernel_size, strict=True):
+            patches = patches.unfold(axis, length, 1)
+        count, high, wide = patches.shape[:3]
+        matrix = weight.permute(0, 2, 3, 1).reshape(layer.out_channels, -1)
+        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, matrix.shape[1])
+        output = torch._addmm_activation(bias, patches, matrix.t())
+        return output.view(count, high, wide, -1).permute(0, 3, 1, 2)
+    return torch.cudnn_convolution_relu(
+        input_NChw, weight, bias, layer.stride, (pad, pad), layer.dilation, layer.groups
+    )
 
 
 def _is_plain(layer: nn.Conv2d, input_NChw: Tensor) -> bool:

@@ -110,6 +110,16 @@ class SkipHead:
 
         ``extents`` are of its images.
         """
+        score_NKhw = layers[self.final_upsample](self.coarse(layers, features, extents))
+        return crop(score_NKhw, self.final_offset, *canvas)
+
+    def coarse(
+        self,
+        layers: Mapping[str, nn.Module],
+        features: Sequence[Mapping[str, Tensor]],
+        extents: Extents,
+    ) -> Tensor:
+        """What `run` enlarges at last: scores (N, K, h, w), zero outside each image's extent."""
         image_extents = extents
         extents = extents.through(self.score_path)
         score_NKhw = self._averaged(layers, features, self.top, "fr", 1.0)
@@ -129,8 +139,7 @@ class SkipHead:
                 fusion.trim, image_extents.through(fusion.skip_path), fusion.offset
             )
             extents.clear_(score_NKhw)
-        score_NKhw = layers[self.final_upsample](score_NKhw)
-        return crop(score_NKhw, self.final_offset, *canvas)
+        return score_NKhw
 
     def _averaged(
         self,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from fcn_model.convolution import KeptWeights, convolve
+from fcn_model.convolution import KeptWeights, convolve, rectified
 from fcn_model.geometry import Layer
 
 
@@ -37,6 +37,10 @@ class Conv(nn.Conv2d):
         """Only those outputs of which every tap is an input."""
         return convolve(self, self._kept, input_NChw, padding=0)
 
+    def rectified(self, input_NChw: Tensor, *, padding: int | None = None) -> Tensor:
+        """The convolution and its ReLU, where no gradient is wanted."""
+        return rectified(self, self._kept, input_NChw, padding=padding)
+
 
 class Unpadded(nn.Module):
     """A convolution that adds no padding, with the parameters of one that does."""
@@ -49,6 +53,10 @@ class Unpadded(nn.Module):
     def forward(self, input_NChw: Tensor) -> Tensor:
         """As `Conv.unpadded`."""
         return self.layer.unpadded(input_NChw)
+
+    def rectified(self, input_NChw: Tensor) -> Tensor:
+        """As `Conv.rectified`."""
+        return self.layer.rectified(input_NChw, padding=0)
 
 
 class Score(nn.Conv2d):
@@ -81,12 +89,16 @@ def bilinear_kernel(size: int) -> Tensor:
 
     One-dimensional weights are ``1 - |i - centre| / f`` with ``f = (size + 1) // 2``.
     """
+    weights = _bilinear_weights(size)
+    return torch.outer(weights, weights).float()
+
+
+def _bilinear_weights(size: int) -> Tensor:
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 == 1 else factor - 0.5
     # On the CPU also under torch.device("meta"): the kernel is no parameter that a file would give.
     positions = torch.arange(size, dtype=torch.float64, device="cpu")
-    weights = 1 - (positions - centre).abs() / factor
-    return torch.outer(weights, weights).float()
+    return 1 - (positions - centre).abs() / factor
 
 
 class BilinearUpsample(nn.Module):
@@ -96,12 +108,17 @@ class BilinearUpsample(nn.Module):
     """
 
     kernel: Tensor
+    weights: Tensor
+    """Of one axis, (2 * factor,), with a zero at the end where the kernel is odd."""
 
     def __init__(self, channels: int, geometry: Layer) -> None:
         super().__init__()
         self.geometry = geometry
         kernel = bilinear_kernel(geometry.kernel).expand(channels, 1, -1, -1)
         self.register_buffer("kernel", kernel.clone(), persistent=False)
+        weights = _bilinear_weights(geometry.kernel).float()
+        weights = F.pad(weights, (0, 2 * geometry.stride - geometry.kernel))
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, score_NKhw: Tensor) -> Tensor:
         """(N, K, h, w) -> (N, K, (h - 1) * factor + kernel, ...), in the input's precision."""

@@ -67,15 +67,36 @@ class FCN(nn.Module):
         What the zeros of the first padding become is not computed for each image (see `ring`).
         Where weights do not change, ``zeros`` keeps it from batch to batch.
         """
-        extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
+        features, extents = self._features(images_NCHW, sizes, zeros)
         layers = dict(self.named_children())
+        height, width = images_NCHW.shape[2:]
+        scores = [head.run(layers, features, extents, (height, width)) for head in self.heads]
+        return scores[0] if len(scores) == 1 else torch.cat(scores, 1)
+
+    def coarse(
+        self,
+        images_NCHW: Tensor,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        zeros: KeptZeros | None = None,
+        *,
+        task: int = 0,
+    ) -> Tensor:
+        """One task's scores (N, K, h, w) before the last enlargement; arguments as `forward`'s."""
+        features, extents = self._features(images_NCHW, sizes, zeros)
+        return self.heads[task].coarse(dict(self.named_children()), features, extents)
+
+    def _features(
+        self,
+        images_NCHW: Tensor,
+        sizes: Sequence[tuple[int, int]] | None,
+        zeros: KeptZeros | None,
+    ) -> tuple[list[dict[str, Tensor]], Extents]:
+        extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
         features = [
             ring.features(trunk, own, part_NCHW, extents, zeros)
             for trunk, own, part_NCHW in self.streams(images_NCHW)
         ]
-        height, width = images_NCHW.shape[2:]
-        scores = [head.run(layers, features, extents, (height, width)) for head in self.heads]
-        return scores[0] if len(scores) == 1 else torch.cat(scores, 1)
+        return features, extents
 
     def streams(
         self, images_NCHW: Tensor

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 
 
@@ -16,6 +21,20 @@ def has_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether `triton_kernels` run on ``device``: a GPU, on a machine with Triton and a C compiler.
+
+    Without them torch gives the same in more time.
+    """
+    return device.type == "cuda" and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    compiler = os.environ.get("CC") or shutil.which("clang") or shutil.which("gcc")
+    return find_spec("triton") is not None and compiler is not None
 
 
 def training_format(device: torch.device, precision: str) -> torch.memory_format:

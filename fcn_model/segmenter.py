@@ -16,12 +16,13 @@ from torch import Tensor
 from fcn_model import checkpoint
 from fcn_model.inputs import Image, Sample, samples
 from fcn_model.layers import Conv
+from fcn_model.masks import masks
 from fcn_model.model_config import ModelConfig
 from fcn_model.network import FCN
-from fcn_model.outcomes import Exhausted, NonFiniteError, Outcome, OutOfMemoryError, attempt
+from fcn_model.outcomes import Exhausted, Outcome, OutOfMemoryError, attempt
 from fcn_model.ring import KeptZeros
 from fcn_model.tile_plans import Strip, TilePlan, plans
-from fcn_model.tiling import block_scores
+from fcn_model.tiling import coarse_scores
 
 Precision = Literal["fp32", "bf16"]
 
@@ -79,6 +80,7 @@ class Segmenter:
                     layer.to(torch.bfloat16)
         self._zero_maps = KeptZeros()
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._head, self._layers = network.heads[self.task], dict(network.named_children())
 
     def __call__(self, image_HW3: Image, **planes: NDArray[Any]) -> Image:
         """The (H, W) uint8 mask of an (H, W, 3) uint8 RGB image, any H and W from 1.
@@ -168,12 +170,8 @@ class Segmenter:
         batch_NCHW = self._zeros(len(chosen), height, width)
         for slot_CHW, sample in zip(batch_NCHW, chosen, strict=True):
             sample.write(slot_CHW[:, : sample.size[0], : sample.size[1]])
-        scores_NKHW = self.network(batch_NCHW, sizes, self._zero_maps)
-        scores_NKHW = self.config.spec.split(scores_NKHW)[self.task]
-        return [
-            _mask(scores_KHW[:, :h, :w])
-            for scores_KHW, (h, w) in zip(scores_NKHW, sizes, strict=True)
-        ]
+        coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._zero_maps, task=self.task)
+        return masks(self._head, self._layers, coarse_NKhw, sizes)
 
     @torch.inference_mode()
     def _by_tiles(self, sample: Sample, plan: TilePlan) -> Outcome:
@@ -186,9 +184,7 @@ class Segmenter:
             mask_HW[rows.begin : rows.end, columns.begin : columns.end] = block
         return mask_HW
 
-    def _block(
-        self, sample: Sample, rows: Strip, columns: Strip, pad: int
-    ) -> Image | NonFiniteError:
+    def _block(self, sample: Sample, rows: Strip, columns: Strip, pad: int) -> Outcome:
         """One tile; its tensors are gone when the next one begins."""
         window_NCHW = self._zeros(1, rows.stop - rows.start, columns.stop - columns.start)
         top, left = max(0, rows.start - pad), max(0, columns.start - pad)
@@ -196,8 +192,14 @@ class Segmenter:
         sample.write(
             inside_CHW[:, : sample.size[0] - top, : sample.size[1] - left], top=top, left=left
         )
-        scores_NKhw = block_scores(self.network, window_NCHW, rows, columns, task=self.task)
-        return _mask(scores_NKhw[0], rows.begin, columns.begin)
+        coarse_NKhw = coarse_scores(self.network, window_NCHW, task=self.task)
+        (block,) = masks(
+            *(self._head, self._layers, coarse_NKhw),
+            [(rows.end - rows.begin, columns.end - columns.begin)],
+            skipped=(rows.begin - rows.start, columns.begin - columns.start),
+            origin=(rows.begin, columns.begin),
+        )
+        return block
 
     def _zeros(self, count: int, height: int, width: int) -> Tensor:
         trunk = next(self.network.parameters())
@@ -214,17 +216,3 @@ def load_segmenter(directory: str | Path, **options: Any) -> Segmenter:
     """
     network, config = checkpoint.load(Path(directory))
     return Segmenter(network, config, **options)
-
-
-def _mask(scores_KHW: Tensor, top: int = 0, left: int = 0) -> Image | NonFiniteError:
-    """The classes of highest score; (top, left) is where in its image the block lies."""
-    # A sum over classes is finite where all of them are: they are far from the largest float.
-    sound_HW = scores_KHW.sum(0).isfinite()
-    if not sound_HW.all():
-        row, column = (~sound_HW).nonzero()[0].tolist()
-        return NonFiniteError(
-            f"the scores of pixel ({top + row}, {left + column}) (row, column) are infinite or not "
-            "a number, so the image has no mask; check the weights: a training run that diverged "
-            "leaves such"
-        )
-    return scores_KHW.argmax(0).to(torch.uint8).cpu().numpy()

@@ -13,13 +13,10 @@ from torch import Tensor
 from fcn_model.extents import Extents
 from fcn_model.layers import Unpadded
 from fcn_model.network import FCN
-from fcn_model.tile_plans import Strip
 
 
-def block_scores(
-    network: FCN, window_NCHW: Tensor, rows: Strip, columns: Strip, *, task: int = 0
-) -> Tensor:
-    """Scores (N, K, h, w) of a tile's block for one of the tasks, from windows (N, C, H, W).
+def coarse_scores(network: FCN, window_NCHW: Tensor, *, task: int = 0) -> Tensor:
+    """One task's scores (N, K, h, w), before the last enlargement, of windows (N, C, H, W).
 
     ``window_NCHW`` is normalized and holds what `Strip` says, zeros of the padding included. The
     scores are those of the whole image but for the rounding of kernels chosen by shape.
@@ -31,8 +28,4 @@ def block_scores(
             trunk.run({**layers, first: Unpadded(layers[first])}, part_NCHW, Extents(None))
         )
     # To the head a window is an image of its own, whose pixel 0 is pixel ``start`` of the whole.
-    canvas = rows.end - rows.start, columns.end - columns.start
-    scores_NKHW = network.heads[task].run(
-        dict(network.named_children()), features, Extents(None), canvas
-    )
-    return scores_NKHW[:, :, rows.begin - rows.start :, columns.begin - columns.start :]
+    return network.heads[task].coarse(dict(network.named_children()), features, Extents(None))

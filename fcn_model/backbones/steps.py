@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fcn_model.extents import Extents
 from fcn_model.geometry import Layer
 from fcn_model.layers import Conv
+from fcn_model.precision import has_kernels
 
 SAME = Layer(1)
 """The geometry of what leaves every position where it is."""
@@ -53,7 +54,12 @@ class Convolve:
 
     def run(self, layers: Mapping[str, nn.Module], x: Tensor, extents: Extents) -> Tensor:
         """Convolve, put zeros outside each image's ``extents`` after the step, rectify."""
-        x = layers[self.name](x)
+        layer = layers[self.name]
+        if not torch.is_grad_enabled():
+            x = layer.rectified(x)  # type: ignore[operator]
+            extents.clear_(x)
+            return x
+        x = layer(x)
         extents.clear_(x)
         return F.relu_(x)
 
@@ -69,7 +75,12 @@ class MaxPool(WithoutLayers):
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, extents: Extents) -> Tensor:
         """Pool; windows that overlap reach into an image from outside its ``extents``."""
         g = self.geometry
-        x = F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
+        if has_kernels(x.device) and not torch.is_grad_enabled():
+            from fcn_model.triton_kernels import max_pool  # noqa: PLC0415
+
+            x = max_pool(x, g)
+        else:
+            x = F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
         if g.kernel > g.stride:
             extents.clear_(x)
         return x

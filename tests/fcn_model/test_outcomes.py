@@ -20,7 +20,7 @@ from fcn_model.errors import FCNError
 from fcn_model.normalize import Normalization
 from fcn_model.outcomes import Exhausted, NonFiniteError, OutOfMemoryError, attempt
 from fcn_model.tile_plans import tile_plan
-from fcn_model.tiling import block_scores
+from fcn_model.tiling import coarse_scores
 from tests.support.networks import random_network
 
 Image = NDArray[np.uint8]
@@ -67,19 +67,19 @@ class Limited:
     ) -> None:
         self.limit, self.error = limit, error
         self.passes: list[tuple[int, bool]] = []
-        forward = one.network.forward
+        coarse = one.network.coarse
 
-        def limited_forward(images: Tensor, *others: Any) -> Tensor:
+        def limited_whole(images: Tensor, *others: Any, **more: Any) -> Tensor:
             count, _, height, width = images.shape
             self.check(count * (height + 200) * (width + 200))
-            return forward(images, *others)
+            return coarse(images, *others, **more)
 
-        def limited_block(network: Any, window: Tensor, *args: Any, **more: Any) -> Tensor:
+        def limited_window(network: Any, window: Tensor, *args: Any, **more: Any) -> Tensor:
             self.check(window.shape[2] * window.shape[3])
-            return block_scores(network, window, *args, **more)
+            return coarse_scores(network, window, *args, **more)
 
-        patch.setattr(one.network, "forward", limited_forward)
-        patch.setattr(segmenter, "block_scores", limited_block)
+        patch.setattr(one.network, "coarse", limited_whole)
+        patch.setattr(segmenter, "coarse_scores", limited_window)
 
     def check(self, pixels: int) -> None:
         fits = pixels <= self.limit
@@ -224,18 +224,18 @@ config = ModelConfig(
 segment = Segmenter(network, config, device="cpu", tile_pixels=10**9)
 image = np.zeros((4000, 1500, 3), np.uint8)
 segment(image[:300, :300])
-forward = network.forward
+coarse = network.coarse
 
 
-def told(*arguments):
+def told(*arguments, **more):
     try:
-        return forward(*arguments)
+        return coarse(*arguments, **more)
     except RuntimeError as error:
         print("whole:", error)
         raise
 
 
-network.forward = told
+network.coarse = told
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 150_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -77,13 +77,13 @@ def test_batches_hold_images_of_one_bucket_within_the_budget(
 ) -> None:
     one = segmenter(batch_pixels=2 * (64 + 198) ** 2)
     runs: list[tuple[int, ...]] = []
-    run = one.network.forward
+    run = one.network.coarse
 
-    def spy(images: torch.Tensor, *others: Any) -> torch.Tensor:
+    def spy(images: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
         runs.append(tuple(images.shape))
-        return run(images, *others)
+        return run(images, *others, **more)
 
-    monkeypatch.setattr(one.network, "forward", spy)
+    monkeypatch.setattr(one.network, "coarse", spy)
     one.batch(images_of([(64, 64), (300, 300), (40, 33), (50, 41), (64, 65)]))
     # (64, 64) twice, then the third of that bucket; the large one exceeds the budget by itself.
     assert runs == [(2, 3, 64, 64), (1, 3, 50, 41), (1, 3, 300, 300), (1, 3, 64, 65)]

@@ -16,7 +16,7 @@ from fcn_model.cones import cone_of
 from fcn_model.geometry import receptive_field
 from fcn_model.spec import AT_ONCE_SCALES, BackboneName, Head, Stream, Task
 from fcn_model.tile_plans import Strip, TilePlan, plans, tile_plan
-from fcn_model.tiling import block_scores
+from fcn_model.tiling import coarse_scores
 from tests.support.networks import narrow_spec, random_network
 
 HEADS: tuple[Head, ...] = ("fcn32s", "fcn16s", "fcn8s")
@@ -36,12 +36,16 @@ def several(spec: NetworkSpec, across: int = 3, spare: int = 61) -> tuple[tuple[
 
 def in_tiles(network: FCN, image_NCHW: Tensor, plan: TilePlan, *, task: int = 0) -> Tensor:
     """The scores of every tile in its place."""
-    padded = F.pad(image_NCHW, [plan.pad] * 4)
+    padded, head = F.pad(image_NCHW, [plan.pad] * 4), network.heads[task]
     classes = network.spec.tasks[task].num_classes
     scores = image_NCHW.new_full((len(image_NCHW), classes, *plan.size), torch.nan)
     for rows, columns in plan.tiles:
         window = padded[:, :, rows.start : rows.stop, columns.start : columns.stop]
-        block = block_scores(network, window, rows, columns, task=task)
+        coarse = coarse_scores(network, window, task=task)
+        enlarged = dict(network.named_children())[head.final_upsample](coarse)
+        top, left = (head.final_offset + each.begin - each.start for each in (rows, columns))
+        block = enlarged[:, :, top : top + rows.end - rows.begin]
+        block = block[..., left : left + columns.end - columns.begin]
         scores[:, :, rows.begin : rows.end, columns.begin : columns.end] = block
     return scores
 

@@ -1,0 +1,206 @@
+"""Networks on a GPU: images a second at the best batch, and how long a single image takes.
+
+    python -m benchmarks.gpu
+    python -m benchmarks.gpu --checkpoint runs/voc/best --images photographs
+
+Each in bfloat16 from normalized images on the device to masks on the device, and a single image
+also from uint8 pixels on the host to its mask on the host. Beside it FCN-8s VGG16 as a user of
+pytorch-fcn runs it (`inference.Plain`): fp32, contiguous, dense upsampling, argmax over the whole
+map. The floor is the network's arithmetic with the whole ring of padding, by what a product of
+matrices reaches on the device. With a checkpoint, masks of the images in a folder are compared with
+those of the plain one, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.inference import Options as ModelOptions
+from benchmarks.inference import Plain, model
+from benchmarks.machine import describe
+from fcn_model import FCN, ClassList, ModelConfig, NetworkSpec, Segmenter, build
+from fcn_model.extents import Extents
+from fcn_model.masks import best_classes
+from fcn_model.normalize import TORCHVISION
+from fcn_model.ring import KeptZeros
+from fcn_model.spec import BackboneName
+
+BACKBONES: tuple[BackboneName, ...] = ("vgg16", "alexnet", "googlenet")
+SIDE = 8192
+"""Of the matrices whose product says what the device reaches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to time."""
+
+    height: int = 500
+    """Of the images, in pixels."""
+    width: int = 500
+    """Of the images, in pixels."""
+    batches: tuple[int, ...] = (1, 4, 8, 16, 32)
+    """Images in a pass."""
+    repeats: int = 10
+    """Passes that are timed together, three times."""
+    checkpoint: Path | None = None
+    """A trained FCN-8s VGG16 for the comparison of masks."""
+    images: Path | None = None
+    """A folder of JPEG or PNG files for the comparison."""
+
+
+def main() -> None:
+    """Print the table."""
+    options = tyro.cli(Options, description=__doc__)
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "error: there is no GPU here; `python -m benchmarks.inference` is for CPUs"
+        )
+    print(f"{torch.cuda.get_device_name()}, {describe()}")
+    peak = _peak()
+    print(f"product of {SIDE} x {SIDE} matrices in bfloat16: {peak / 1e12:.0f} TFLOP/s")
+    if options.checkpoint is not None:
+        _compare(options)
+        return
+    for backbone in BACKBONES:
+        _time(backbone, options, peak)
+
+
+def _time(backbone: BackboneName, options: Options, peak: float) -> None:
+    spec = NetworkSpec(num_classes=21, backbone=backbone)
+    network = build(spec)
+    config = ModelConfig(
+        spec=spec,
+        classes=ClassList(names=tuple(f"class {index}" for index in range(21))),
+        normalization=TORCHVISION,
+    )
+    size = options.height, options.width
+    work = _arithmetic(spec, size)
+    print(f"\n{spec.name}, {options.width} x {options.height}: {work / 1e9:.0f} GFLOP an image")
+    plain = None
+    if backbone == "vgg16":
+        plain = _best(
+            options,
+            "plain, fp32",
+            lambda count: _plain(Plain(network, config, device="cuda"), count, size),
+            work,
+            peak,
+        )
+    segmenter = Segmenter(network, config, device="cuda", precision="bf16")
+    ours = _best(options, "ours, bf16", lambda count: _ours(segmenter, count, size), work, peak)
+    if plain:
+        print(f"ours ÷ plain, images/s: {ours / plain:.1f}")
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    seconds = _seconds(lambda: segmenter(image), options.repeats)
+    print(f"one image, from pixels to mask on the host: {1e3 * seconds:.2f} ms")
+
+
+def _best(
+    options: Options,
+    name: str,
+    passes: Callable[[int], Callable[[], Tensor]],
+    work: float,
+    peak: float,
+) -> float:
+    """Images a second of the best batch, after a line for each."""
+    rates = []
+    for count in options.batches:
+        seconds = _seconds(passes(count), options.repeats)
+        rates.append(count / seconds)
+        print(
+            f"{name}, batch {count:2}: {rates[-1]:7.1f} images/s, {1e3 * seconds:7.2f} ms a pass, "
+            f"time ÷ floor {seconds / count * peak / work:.2f}",
+            flush=True,
+        )
+    return max(rates)
+
+
+def _ours(segmenter: Segmenter, count: int, size: tuple[int, int]) -> Callable[[], Tensor]:
+    network, zeros = segmenter.network, KeptZeros()
+    head = network.heads[0]
+    upsample = dict(network.named_children())[head.final_upsample]
+    images = torch.randn(count, 3, *size, device="cuda", dtype=torch.bfloat16)
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        coarse = network.coarse(images, None, zeros)
+        return best_classes(upsample, coarse, (head.final_offset,) * 2, size)
+
+    return run
+
+
+def _plain(plain: Plain, count: int, size: tuple[int, int]) -> Callable[[], Tensor]:
+    images = torch.randn(count, 3, *size, device="cuda")
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return plain.network(images).argmax(1).to(torch.uint8)
+
+    return run
+
+
+def _seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median of three."""
+    for _ in range(3):
+        work()
+    times = []
+    for _ in range(3):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - started) / repeats)
+    return statistics.median(times)
+
+
+def _peak() -> float:
+    """Operations a second of a product of matrices."""
+    first, second = (torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16) for _ in "ab")
+    return 2 * SIDE**3 / _seconds(lambda: first @ second, 10)
+
+
+@torch.no_grad()
+def _arithmetic(spec: NetworkSpec, size: tuple[int, int]) -> float:
+    """Operations for one image, up to the top of the trunk: all but a thousandth."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = FCN(spec).eval()
+        for trunk, layers, part in network.streams(torch.empty(1, 3, *size)):
+            trunk.run(layers, part, Extents(None))
+    return float(counter.get_total_flops())
+
+
+def _compare(options: Options) -> None:
+    network, config = model(ModelOptions(checkpoint=options.checkpoint))
+    plain = Plain(network, config, device="cuda")
+    kinds = {
+        precision: Segmenter(network, config, device="cuda", precision=precision)
+        for precision in ("bf16", "fp32")
+    }
+    equal: dict[str, list[float]] = {name: [] for name in kinds}
+    assert options.images is not None, "--images names the folder"
+    for file in sorted(options.images.iterdir()):
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        expected = plain(pixels)
+        for name, segmenter in kinds.items():
+            equal[name].append(100 * float((segmenter(pixels) == expected).mean()))
+    for name, shares in equal.items():
+        print(
+            f"{len(shares)} images of {options.images}: {statistics.mean(shares):.4f} % of pixels "
+            f"equal to the plain one's, {name} (worst image {min(shares):.4f} %)"
+        )
+
+
+if __name__ == "__main__":
+    main()
