@@ -89,7 +89,10 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "no GPU"
     print(f"{device}, {describe()}\n")
-    train, val = _load(options.data / "camvid", "train", 1), _load(options.data / "camvid", "val", 2)
+    train, val = (
+        _load(options.data / "camvid", "train", 1),
+        _load(options.data / "camvid", "val", 2),
+    )
     columns = "".join(f"{mark:>10}" for mark in options.marks)
     print(f"images seen{columns}", flush=True)
     found = []

@@ -20,14 +20,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import run
+from benchmarks.throughput import photo
 from pipelines import storage
-from pipelines.datasets.scenes import write_scenes
+from pipelines.datasets.scenes import CLASSES
+from pipelines.images import encode_mask
 from pipelines.training import KEEP_MEMORY
+from tests.support import made
 from tests.support.proxy import FaultProxy
 from tests.support.seaweed import Seaweed
 
@@ -41,16 +45,16 @@ class Options:
     workers: int = 1
     """Of the job."""
     images: int = 64
-    """In an epoch."""
+    """In an epoch, photographs of 240 x 320."""
     epochs: int = 4
     """Of the job; the first is not counted."""
     batch: int = 4
     """Images a step, of all workers."""
-    side: int = 96
+    side: int = 160
     """Of the square windows, in pixels."""
-    width: float = 0.25
+    width: float = 0.5
     """Of the network."""
-    fc_width: int = 256
+    fc_width: int = 512
     """Channels of fc6 and fc7."""
 
 
@@ -96,10 +100,18 @@ def measure(options: Options) -> list[Ratio]:
 
 
 def prepared(root: str, options: Options, folder: Path) -> str:
-    """Shards of generated scenes."""
-    write_scenes(str(folder / "scenes"), images=options.images, seed=1, split="train")
+    """Shards of images that have as many bytes as photographs, with labels in blocks."""
+    pairs = folder / "pairs"
+    for name in ("images", "labels"):
+        (pairs / name).mkdir(parents=True)
+    (pairs / "classes.json").write_text(json.dumps(CLASSES.to_dict()))
+    for index in range(options.images):
+        coarse = np.random.default_rng(index).integers(0, len(CLASSES), (12, 16), np.uint8)
+        label = encode_mask(np.kron(coarse, np.ones((20, 20), np.uint8)), CLASSES)
+        (pairs / "labels" / f"{index:04d}.png").write_bytes(label)
+        (pairs / "images" / f"{index:04d}.jpg").write_bytes(made.jpg(photo(index, 240, 320)))
     shards = storage.join(root, "shards")
-    run("prepare", "--input", folder / "scenes", "--output", shards)
+    run("prepare", "--input", pairs, "--output", shards)
     return shards
 
 

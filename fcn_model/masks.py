@@ -89,4 +89,4 @@ def _unsound(
         )
         for places in (~sound_hw).nonzero().tolist()
     ]
-    return min(pixels, default=None)  # type: ignore[type-var,return-value]
+    return min(pixels, default=None)

@@ -39,7 +39,7 @@ def _enlarged_argmax(
     left_at = tl.maximum(right - 1, 0) * step_w
     base = scores + image * step_n
     best = tl.full((HIGH, WIDE), float("-inf"), tl.float32)
-    chosen = tl.zeros((HIGH, WIDE), tl.int32)
+    chosen = tl.full((HIGH, WIDE), 0, tl.int32)
     for index in range(CLASSES):
         at = base + index * step_k
         upper = tl.load(at + above_at[:, None] + left_at[None, :]) * far[None, :]
@@ -183,7 +183,7 @@ def _rectified(
     column, row = place % columns, place // columns % rows
     image = place // columns // rows
     top, left = row * STRIDE - PAD, column * STRIDE - PAD
-    sums = tl.zeros((PLACES, CHANNELS), tl.float32)
+    sums = tl.full((PLACES, CHANNELS), 0.0, tl.float32)
     for start in range(0, KERNEL * KERNEL * IN, TAPS):
         tap = start + tl.arange(0, TAPS)
         high = top[:, None] + (tap // IN // KERNEL)[None, :]

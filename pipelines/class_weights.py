@@ -10,7 +10,7 @@ import pyarrow as pa
 from fcn_model import ClassList, ModelConfig
 from fcn_model.class_weights import LabelCounts, Weighting
 from fcn_model.errors import FCNError
-from pipelines import ingest, storage
+from pipelines import cluster, ingest, storage
 from pipelines.batches import plane_of
 from pipelines.errors import InputError
 from pipelines.sources import Source
@@ -51,7 +51,8 @@ def count_labels(source: Source, config: ModelConfig) -> list[LabelCounts]:
     """Count the labels of every task, exactly, however the source is cut. Needs a running Ray."""
     tasks = config.class_lists
     names = [task.name for task in config.spec.more_tasks]
-    tasks_at_once = min(2, len(source.units))  # Ray warns of more than it can use
+    # Ray warns of more than it can use.
+    tasks_at_once = min(cluster.decoding_tasks(0), len(source.units))
     rows = ingest.labelled_rows(source, planes=names, tasks=tasks_at_once).map_batches(
         count_rows,
         batch_size=None,

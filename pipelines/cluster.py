@@ -57,6 +57,14 @@ def cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
+def decoding_tasks(workers: int) -> int:
+    """How many tasks decode at a time beside so many training workers: with half of what is left.
+
+    A GPU takes in what several cores decode; on a cluster of one machine two tasks always run.
+    """
+    return max(2, (cpus() - workers) // 2)
+
+
 def gpus() -> int:
     """GPUs in the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))

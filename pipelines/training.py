@@ -84,7 +84,7 @@ def train(
         "records": train_source.records,
         "class_weights": weights,
     }
-    planes = wanted_planes(started)
+    planes, tasks = wanted_planes(started), cluster.decoding_tasks(config.num_workers)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
@@ -101,9 +101,9 @@ def train(
         ),
         datasets={
             "train": ingest.labelled_rows(
-                train_source, shuffle_seed=config.solver.seed, planes=planes
+                train_source, shuffle_seed=config.solver.seed, planes=planes, tasks=tasks
             ),
-            "val": ingest.labelled_rows(val_source, planes=planes),
+            "val": ingest.labelled_rows(val_source, planes=planes, tasks=tasks),
         },
         dataset_config=EveryRow(),
     )

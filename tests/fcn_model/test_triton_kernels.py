@@ -1,0 +1,142 @@
+"""Kernels for GPUs beside the same in plain torch; without a GPU in Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from fcn_model import convolution, masks, ring
+from fcn_model.backbones import steps
+from fcn_model.convolution import KeptWeights
+from fcn_model.geometry import Layer
+from fcn_model.layers import BilinearUpsample, Conv
+from fcn_model.spec import BackboneName
+from tests.support.networks import random_network
+
+pytest.importorskip("triton")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE.type == "cpu":
+            patch.setenv("TRITON_INTERPRET", "1")  # read where a kernel is defined, and where run
+        sys.modules.pop("fcn_model.triton_kernels", None)
+        yield importlib.import_module("fcn_model.triton_kernels")
+    sys.modules.pop("fcn_model.triton_kernels", None)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Layer(2, stride=2, ceil=True),
+        Layer(3, stride=2, ceil=True),
+        Layer(3, stride=2),
+        Layer(3, pad=1),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 70])
+def test_pooling_takes_the_maximum(kernels: Any, geometry: Layer, channels: int) -> None:
+    g = geometry
+    x = noise(2, channels, 23, 18)
+    part = x.contiguous(memory_format=torch.channels_last)[:, :, 2:-1, 3:]  # as a ring cuts it
+    for one in (x, part):
+        wanted = F.max_pool2d(one, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
+        torch.testing.assert_close(kernels.max_pool(one, g), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "kernel", "stride", "padding"),
+    [(3, 64, 3, 1, 1), (3, 20, 11, 4, 5), (4, 70, 7, 2, 3), (1, 8, 3, 1, 0)],
+)
+def test_a_convolution_of_an_image_is_rectified(
+    kernels: Any, channels: int, outputs: int, kernel: int, stride: int, padding: int
+) -> None:
+    x, weight = noise(2, channels, 33, 29), noise(outputs, channels, kernel, kernel)
+    bias = noise(outputs)
+    made = kernels.rectified(x, weight, bias, stride=stride, padding=padding)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), stride, padding).relu()
+    scale = 1e-5 if DEVICE.type == "cpu" else 2e-3  # a GPU's product of float32 is in TF32
+    torch.testing.assert_close(made.double(), exact, rtol=0, atol=scale * float(exact.max()))
+
+
+@pytest.mark.parametrize(
+    ("factor", "kernel", "offset"),
+    [(8, 16, (31, 40)), (32, 63, (18, 18)), (4, 7, (0, 3)), (2, 4, (0, 0))],
+)
+def test_the_best_class_is_that_of_the_enlarged_scores(
+    kernels: Any, factor: int, kernel: int, offset: tuple[int, int]
+) -> None:
+    upsample = BilinearUpsample(5, Layer(kernel, stride=factor, transposed=True)).to(DEVICE)
+    scores = noise(2, 5, 9, 11)
+    scores[0, :, :3] = 1.0  # equal scores: the first class wins
+    enlarged = upsample(scores)[:, :, offset[0] :, offset[1] :]
+    size = enlarged.shape[2] - 1, enlarged.shape[3] - 2
+    found = kernels.enlarged_argmax(scores, upsample.weights, offset, size)
+    at_found = enlarged[:, :, : size[0], : size[1]].gather(1, found.long()[:, None])[:, 0]
+    best = enlarged[:, :, : size[0], : size[1]].amax(1)
+    torch.testing.assert_close(at_found, best, rtol=0, atol=1e-6)
+    inside = slice(0, max(0, 2 * factor - offset[0]))
+    assert not found[0, inside, factor:-factor].any()
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "alexnet", "googlenet"])
+def test_a_network_computes_the_same_with_the_kernels(
+    kernels: Any, monkeypatch: pytest.MonkeyPatch, backbone: BackboneName
+) -> None:
+    network = random_network("fcn8s", backbone=backbone, dtype=torch.float32).eval().to(DEVICE)
+    images = noise(2, 3, 61, 90).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(ring, "BUSY_PIXELS", 0)
+    coarse = []
+    for there in (False, True):
+        for module in (ring, steps):
+            monkeypatch.setattr(module, "has_kernels", lambda _device, there=there: there)
+        with torch.inference_mode():
+            coarse.append([network.coarse(images), network.coarse(images, [(61, 90), (40, 71)])])
+    for plain, fast in zip(*coarse, strict=True):
+        assert plain.std() > 1e-3
+        torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
+
+
+def test_masks_are_those_of_plain_torch(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network("fcn16s", dtype=torch.float32).eval().to(DEVICE)
+    head, layers = network.heads[0], dict(network.named_children())
+    with torch.inference_mode():
+        coarse = network.coarse(noise(2, 3, 50, 47))
+        sizes = [(50, 47), (31, 47)]
+        made = []
+        for there in (False, True):
+            monkeypatch.setattr(masks, "has_kernels", lambda _device, there=there: there)
+            made.append(masks.masks(head, layers, coarse, sizes))
+    for plain, fast, size in zip(*made, sizes, strict=True):
+        assert plain.shape == fast.shape == size
+        assert (plain == fast).mean() > 0.999
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(512, 5), (3, 3)])
+def test_a_layer_is_rectified_in_one_kernel(
+    kernels: Any, monkeypatch: pytest.MonkeyPatch, channels: int, kernel: int
+) -> None:
+    monkeypatch.setattr(convolution, "has_kernels", lambda _device: True)
+    layer = Conv(channels, 24, kernel).to(DEVICE)
+    nn.init.normal_(layer.bias)  # type: ignore[arg-type]
+    layer.to(memory_format=torch.channels_last)
+    x = noise(2, channels, 12, 9).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(convolution, "MANY_TAPS", 1000)
+    with torch.inference_mode():
+        fused = convolution._fused(layer, x, 0)
+        plain = convolution.rectified(layer, KeptWeights(), x)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
