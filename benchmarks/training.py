@@ -74,12 +74,12 @@ def measure(options: Options) -> list[Ratio]:
         with tempfile.TemporaryDirectory() as folder:
             root = server.uri("training")
             shards = prepared(root, options, Path(folder))
-            size = sum(ref.size for ref in storage.list_objects(shards) if "shard" in ref.uri)
+            size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
             before = plain_loop(options)
             with FaultProxy(server.endpoint) as proxy:
                 history = the_job(proxy, root, shards, options)
             after = plain_loop(options)
-            read = proxy.body_bytes
+            read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
     finally:
         server.stop()
     counted = history[1:]

@@ -76,7 +76,7 @@ def test_one_image_of_the_large_nyud_file_is_fetched_alone(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         source = open_source(root, split="test", unit_records=1)
         check(source, expected)
-        assert proxy.body_bytes < 15 << 20
+        assert proxy.sent.total() < 15 << 20
     assert [unit.records for unit in source.units] == [1, 1]
 
 

@@ -71,7 +71,7 @@ class FaultProxy:
         self.requests: list[str] = []  # their methods
         self.fetched: Counter[str] = Counter()  # how often each path was asked for by GET
         self.injected: Counter[str] = Counter()
-        self.body_bytes = 0
+        self.sent: Counter[str] = Counter()  # bytes of the bodies that each path was answered with
         self.drops = (64, 0.05)  # of an answer that trickles: bytes, and seconds before each
         self.sip_pause = 0.0  # seconds before each 64 KiB of a request's body is taken
         self.held = threading.Semaphore(0)  # up by one with every request that is held
@@ -123,16 +123,17 @@ class FaultProxy:
         elif kind == "hold":
             self._hold(client, request)
         elif kind == "strip":
-            self._send(client, wire.forward(self._upstream, wire.without_conditions(request)))
+            answer = wire.forward(self._upstream, wire.without_conditions(request))
+            self._send(client, request, answer)
         else:
             self._answer(client, request, kind)
 
     def _draw(self, request: bytes) -> str:
-        method, path, _ = request.decode("latin-1").split(" ", 2)
+        method = request.split(b" ", 1)[0].decode("latin-1")
         head = request.split(wire.END, 1)[0].lower()
         with self._lock:
             self.requests.append(method)
-            self.fetched[path.split("?")[0]] += method == "GET"
+            self.fetched[_path(request)] += method == "GET"
             fault = next((pair for pair in self.faults if pair[0] == method), None)
             kind = ""
             if fault is not None:
@@ -161,15 +162,17 @@ class FaultProxy:
             answer = wire.shortened(answer)
         if kind in {"cut", "reset_body", "stall_body"}:
             answer = wire.halved(answer)
-        self._send(client, answer, slow=kind == "trickle")
+        self._send(client, request, answer, slow=kind == "trickle")
         if kind == "reset_body":
             wire.reset(client)
         if kind == "stall_body":
             self._wait_for_the_end_of(client)
 
-    def _send(self, client: socket.socket, answer: bytes, *, slow: bool = False) -> None:
+    def _send(
+        self, client: socket.socket, request: bytes, answer: bytes, *, slow: bool = False
+    ) -> None:
         with self._lock:
-            self.body_bytes += len(answer) - answer.index(wire.END) - len(wire.END)
+            self.sent[_path(request)] += len(answer) - answer.index(wire.END) - len(wire.END)
         size, pause = self.drops if slow else (len(answer), 0.0)
         for start in range(0, len(answer), size):
             if slow and self._ended.wait(pause):
@@ -183,7 +186,7 @@ class FaultProxy:
             answer = wire.forward(self._upstream, request)
             with self._lock:
                 self.late.append(int(answer[9:12]))
-            self._send(client, answer)
+            self._send(client, request, answer)
 
     def _wait_for_the_end_of(self, client: socket.socket) -> None:
         client.settimeout(0.05)
@@ -191,3 +194,7 @@ class FaultProxy:
             with contextlib.suppress(TimeoutError):
                 if not client.recv(1):
                     return
+
+
+def _path(request: bytes) -> str:
+    return request.split(b" ", 2)[1].decode("latin-1").split("?")[0]
