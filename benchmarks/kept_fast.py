@@ -30,9 +30,9 @@ PACKAGES = ("torch", "ray")
 SHORT: dict[str, Callable[[], list[Ratio]]] = {
     "inference": lambda: inference.measure(inference.Options(repeats=3)),
     "throughput small": lambda: throughput.measure(
-        throughput.Options(net="small", images=320, repeats=2)
+        throughput.Options(net="small", images=256, repeats=1)
     )[0],
-    "training": lambda: training.measure(training.Options(epochs=3)),
+    "training": lambda: training.measure(training.Options(images=32, epochs=3)),
 }
 
 

@@ -1,7 +1,7 @@
 """The class of every pixel from the scores before the last enlargement.
 
-On a GPU one kernel interpolates and compares, so that scores of image size are never written. That
-all scores are finite is seen in the coarse ones: those of pixels are weighted means of them.
+Scores of image size are never written (see `enlarging`, and `triton_kernels` for a GPU). That all
+scores are finite is seen in the coarse ones: those of pixels are weighted means of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from fcn_model import enlarging
 from fcn_model.heads import SkipHead
 from fcn_model.layers import BilinearUpsample, crop
 from fcn_model.outcomes import NonFiniteError, Outcome
@@ -63,14 +64,12 @@ def best_classes(
     ``upsample`` is the head's last layer; scores that it does not interpolate are enlarged already.
     """
     if not isinstance(upsample, BilinearUpsample):
-        scores_NKhw = coarse_NKhw
-    elif has_kernels(coarse_NKhw.device):
+        return crop(coarse_NKhw[:, :, begin[0] :, begin[1] :], 0, *canvas).argmax(1).byte()
+    if has_kernels(coarse_NKhw.device):
         from fcn_model.triton_kernels import enlarged_argmax  # noqa: PLC0415
 
         return enlarged_argmax(coarse_NKhw, upsample.weights, begin, canvas)
-    else:
-        scores_NKhw = upsample(coarse_NKhw)
-    return crop(scores_NKhw[:, :, begin[0] :, begin[1] :], 0, *canvas).argmax(1).byte()
+    return enlarging.enlarged_argmax(coarse_NKhw, upsample.weights, begin, canvas)
 
 
 def _unsound(
