@@ -25,12 +25,12 @@ from benchmarks.ratios import Ratio
 
 RECORDED = Path(__file__).with_name("recorded.json")
 DOCS = Path(__file__).parents[1] / "docs"
-PACKAGES = ("torch", "ray")
+PACKAGES = ("ray",)
 
 SHORT: dict[str, Callable[[], list[Ratio]]] = {
-    "inference": lambda: inference.measure(inference.Options(repeats=3)),
+    "inference": lambda: inference.measure(inference.Options(repeats=2)),
     "throughput small": lambda: throughput.measure(
-        throughput.Options(net="small", images=256, repeats=1)
+        throughput.Options(net="small", images=192, repeats=1)
     )[0],
     "training": lambda: training.measure(training.Options(images=32, epochs=3)),
 }
