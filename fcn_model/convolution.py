@@ -1,8 +1,10 @@
-"""How a convolution is computed: by torch, or on a CPU where that pays in one of two other ways.
+"""How a convolution is computed: by torch, or in another way where that pays.
 
 fc6 has 411 MB of weights, which torch's convolution on a CPU brings into another order at every
 call. Where outputs are few, it is a product of matrices that reads the weights once: 480 x 360 in
 half the time. 3x3 convolutions of many channels in float32 go by `winograd`, in half the time too.
+On a GPU in half precision bias and ReLU belong to the convolution, fc6 is a product as well, and
+that of the image is a kernel of ours (`python -m benchmarks.gpu`).
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from fcn_model.winograd import Winograd, convolved, transformed
 MANY_CHANNELS = 128 * 256
 """Of input times output, from which on the transforms cost less than what they save."""
 
-
 FEW_POSITIONS = 1000
-
+"""Of an input: of fewer, weights that change at every step are not worth their transform."""
 
 HALVES = (torch.bfloat16, torch.float16)
 FEW_CHANNELS = 4
@@ -81,7 +82,8 @@ def rectified(
 
     There bias and ReLU by themselves would each read and write the whole map once more.
     """
-    if input_NChw.is_cuda and input_NChw.dtype == layer.weight.dtype in HALVES:
+    halves = input_NChw.dtype == layer.weight.dtype in HALVES
+    if input_NChw.is_cuda and halves and torch.version.hip is None:
         return _fused(layer, input_NChw, layer.padding[0] if padding is None else padding)  # type: ignore[arg-type]
     return F.relu_(convolve(layer, kept, input_NChw, padding=padding))
 

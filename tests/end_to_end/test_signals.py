@@ -49,7 +49,7 @@ def _ended(job):
 
 
 def _parts(tmp_path):
-    return sorted((tmp_path / "out").glob("data/gen=*/*"))
+    return sorted((tmp_path / "out").glob("data/gen=*/part-*"))
 
 
 def _wait_for_parts(tmp_path, job, count):

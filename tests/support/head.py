@@ -68,15 +68,20 @@ class Head:
     def job(
         self, command: str, *arguments: str, seconds: int = 180
     ) -> subprocess.CompletedProcess[str]:
-        """``ray job COMMAND …``."""
-        return subprocess.run(
-            [RAY, "job", command, "--address", self.address, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            env=self.environment,
-            check=False,
-        )
+        """``ray job COMMAND …``; waits for the head's agent, which comes some seconds later."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            done = subprocess.run(
+                [RAY, "job", command, "--address", self.address, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env=self.environment,
+                check=False,
+            )
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                return done
+            time.sleep(1)
 
     def stop(self) -> None:
         """End the head and everything it started: they are of its session."""

@@ -33,8 +33,12 @@ def once():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
+def segfault():
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)  # another thread may handle it, and take its time
+
 ACTS = {
-    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "segfault": segfault,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "hang": hang,
     "grow": grow,
