@@ -26,13 +26,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.inference import Options as ModelOptions
-from benchmarks.inference import Plain, model
+from benchmarks.inference import Plain, untrained
 from benchmarks.machine import describe
-from fcn_model import FCN, ClassList, ModelConfig, NetworkSpec, Segmenter, build
+from fcn_model import FCN, NetworkSpec, Segmenter, checkpoint
 from fcn_model.extents import Extents
 from fcn_model.masks import best_classes
-from fcn_model.normalize import TORCHVISION
 from fcn_model.ring import KeptZeros
 from fcn_model.spec import BackboneName
 
@@ -66,11 +64,13 @@ def main() -> None:
         raise SystemExit(
             "error: there is no GPU here; `python -m benchmarks.inference` is for CPUs"
         )
+    if (options.checkpoint is None) != (options.images is None):
+        raise SystemExit("error: --checkpoint and --images are given together or not at all")
     print(f"{torch.cuda.get_device_name()}, {describe()}")
     peak = _peak()
     print(f"product of {SIDE} x {SIDE} matrices in bfloat16: {peak / 1e12:.0f} TFLOP/s")
-    if options.checkpoint is not None:
-        _compare(options)
+    if options.checkpoint is not None and options.images is not None:
+        _compare(options.checkpoint, options.images)
         return
     for backbone in BACKBONES:
         _time(backbone, options, peak)
@@ -78,12 +78,7 @@ def main() -> None:
 
 def _time(backbone: BackboneName, options: Options, peak: float) -> None:
     spec = NetworkSpec(num_classes=21, backbone=backbone)
-    network = build(spec)
-    config = ModelConfig(
-        spec=spec,
-        classes=ClassList(names=tuple(f"class {index}" for index in range(21))),
-        normalization=TORCHVISION,
-    )
+    network, config = untrained(spec)
     size = options.height, options.width
     work = _arithmetic(spec, size)
     print(f"\n{spec.name}, {options.width} x {options.height}: {work / 1e9:.0f} GFLOP an image")
@@ -181,23 +176,22 @@ def _arithmetic(spec: NetworkSpec, size: tuple[int, int]) -> float:
     return float(counter.get_total_flops())
 
 
-def _compare(options: Options) -> None:
-    network, config = model(ModelOptions(checkpoint=options.checkpoint))
+def _compare(trained: Path, folder: Path) -> None:
+    network, config = checkpoint.load(trained)
     plain = Plain(network, config, device="cuda")
     kinds = {
         precision: Segmenter(network, config, device="cuda", precision=precision)
         for precision in ("bf16", "fp32")
     }
     equal: dict[str, list[float]] = {name: [] for name in kinds}
-    assert options.images is not None, "--images names the folder"
-    for file in sorted(options.images.iterdir()):
+    for file in sorted(folder.iterdir()):
         pixels = np.asarray(Image.open(file).convert("RGB"))
         expected = plain(pixels)
         for name, segmenter in kinds.items():
             equal[name].append(100 * float((segmenter(pixels) == expected).mean()))
     for name, shares in equal.items():
         print(
-            f"{len(shares)} images of {options.images}: {statistics.mean(shares):.4f} % of pixels "
+            f"{len(shares)} images of {folder}: {statistics.mean(shares):.4f} % of pixels "
             f"equal to the plain one's, {name} (worst image {min(shares):.4f} %)"
         )
 

@@ -105,16 +105,20 @@ def model(options: Options) -> tuple[FCN, ModelConfig]:
     """The network to time."""
     if options.checkpoint is not None:
         return checkpoint.load(options.checkpoint)
-    spec = NetworkSpec(num_classes=options.classes)
+    return untrained(NetworkSpec(num_classes=options.classes), options.weights)
+
+
+def untrained(spec: NetworkSpec, weights: Path | None = None) -> tuple[FCN, ModelConfig]:
+    """A network of random layers, where a file's ``weights`` do not fill them, and its config."""
     network = build(spec)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.startswith("score"):
                 parameter.normal_(0, 0.05, generator=generator)
-    if options.weights is not None:
-        surgery.fill(read_weights(options.weights.read_bytes(), options.weights.name), network)
-    classes = ClassList(names=tuple(f"class {index}" for index in range(options.classes)))
+    if weights is not None:
+        surgery.fill(read_weights(weights.read_bytes(), weights.name), network)
+    classes = ClassList(names=tuple(f"class {index}" for index in range(spec.num_classes)))
     return network, ModelConfig(spec=spec, classes=classes, normalization=TORCHVISION)
 
 

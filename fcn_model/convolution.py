@@ -91,31 +91,31 @@ def rectified(
 def _fused(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> Tensor:
     assert layer.bias is not None
     weight, bias = layer.weight, layer.bias
-    once = (layer.dilation, layer.groups) == ((1, 1), 1)
-    if once and layer.in_channels <= FEW_CHANNELS and has_kernels(input_NChw.device):
+    if _is_dense(layer) and layer.in_channels <= FEW_CHANNELS and has_kernels(input_NChw.device):
         from fcn_model import triton_kernels  # noqa: PLC0415
 
         return triton_kernels.rectified(
             input_NChw, weight, bias, stride=layer.stride[0], padding=pad
         )
-    if once and pad == 0 and layer.stride == (1, 1) and weight[0].numel() >= MANY_TAPS:
+    if _is_plain(layer) and pad == 0 and weight[0].numel() >= MANY_TAPS:
         # cuDNN's convolution takes four times as long, on an H200 and with 7 x 7 taps of 512.
-        patches = input_NChw.permute(0, 2, 3, 1)
-        for axis, length in zip((1, 2), layer.kernel_size, strict=True):
-            patches = patches.unfold(axis, length, 1)
-        count, high, wide = patches.shape[:3]
+        patches_NChwkk = _patches(layer, input_NChw)
+        count, _, height, width = patches_NChwkk.shape[:4]
         matrix = weight.permute(0, 2, 3, 1).reshape(layer.out_channels, -1)
-        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, matrix.shape[1])
-        output = torch._addmm_activation(bias, patches, matrix.t())
-        return output.view(count, high, wide, -1).permute(0, 3, 1, 2)
+        taps = patches_NChwkk.permute(0, 2, 3, 4, 5, 1).reshape(-1, matrix.shape[1])
+        output = torch._addmm_activation(bias, taps, matrix.t())
+        return output.view(count, height, width, -1).permute(0, 3, 1, 2)
     return torch.cudnn_convolution_relu(
         input_NChw, weight, bias, layer.stride, (pad, pad), layer.dilation, layer.groups
     )
 
 
-def _is_plain(layer: nn.Conv2d, input_NChw: Tensor) -> bool:
-    once = (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
-    return once and input_NChw.device.type == "cpu"
+def _is_dense(layer: nn.Conv2d) -> bool:
+    return (layer.dilation, layer.groups) == ((1, 1), 1)
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return _is_dense(layer) and layer.stride == (1, 1)
 
 
 def _is_product(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
@@ -123,7 +123,8 @@ def _is_product(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
     count, _, height, width = input_NChw.shape
     rows, columns = layer.kernel_size
     outputs = count * (height - rows + 1) * (width - columns + 1)
-    return pad == 0 and 2 * outputs <= layer.out_channels and _is_plain(layer, input_NChw)
+    few = pad == 0 and 2 * outputs <= layer.out_channels
+    return few and _is_plain(layer) and input_NChw.device.type == "cpu"
 
 
 def _is_wide(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
@@ -133,7 +134,8 @@ def _is_wide(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> bool:
         and pad <= 2
         and layer.in_channels * layer.out_channels >= MANY_CHANNELS
         and input_NChw.dtype == layer.weight.dtype == torch.float32
-        and _is_plain(layer, input_NChw)
+        and _is_plain(layer)
+        and input_NChw.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -146,8 +148,7 @@ def _is_small(input_NChw: Tensor) -> bool:
 def _product(layer: nn.Conv2d, input_NChw: Tensor) -> Tensor:
     """The convolution as weights times the patches under them, in the weights' memory order."""
     assert layer.bias is not None
-    weight, (rows, columns) = layer.weight, layer.kernel_size
-    patches_NChwkk = input_NChw.unfold(2, rows, 1).unfold(3, columns, 1)
+    weight, patches_NChwkk = layer.weight, _patches(layer, input_NChw)
     count, _, height, width = patches_NChwkk.shape[:4]
     if weight.is_contiguous(memory_format=torch.channels_last):
         taps, weight = patches_NChwkk.permute(4, 5, 1, 0, 2, 3), weight.permute(0, 2, 3, 1)
@@ -157,3 +158,9 @@ def _product(layer: nn.Conv2d, input_NChw: Tensor) -> Tensor:
     output = torch.addmm(layer.bias[:, None], matrix, taps.reshape(matrix.shape[1], -1))
     output_NChw = output.view(layer.out_channels, count, height, width).transpose(0, 1)
     return output_NChw.contiguous(memory_format=torch.channels_last)
+
+
+def _patches(layer: nn.Conv2d, input_NChw: Tensor) -> Tensor:
+    """The inputs under each output, as a view (N, C, h, w, k, k)."""
+    rows, columns = layer.kernel_size
+    return input_NChw.unfold(2, rows, 1).unfold(3, columns, 1)

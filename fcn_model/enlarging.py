@@ -41,8 +41,8 @@ def enlarged_argmax(
     first, *others = (best_Nhw[(slice(None), *corner)] for corner in corners)
     alike = torch.stack([first == other for other in others]).all(0)
     count, high, wide = first.shape
-    masks = first.to(torch.uint8)[:, :, None, :, None].expand(-1, -1, factor, -1, factor)
-    blocks = masks.contiguous()
+    blocks = first.to(torch.uint8)[:, :, None, :, None].expand(-1, -1, factor, -1, factor)
+    blocks = blocks.contiguous()
     unlike = (~alike).nonzero(as_tuple=True)
     step = max(1, AT_ONCE // (factor * factor * scores_NhwK.shape[3]))
     for places in zip(*(torch.split(part, step) for part in unlike), strict=True):
@@ -52,7 +52,7 @@ def enlarged_argmax(
         ]
         blocks[image, row, :, column] = _between(quads, weights)
     masks = blocks.view(count, high * factor, wide * factor)
-    top, left = (start - first * factor for start, first in zip(offset, begin, strict=True))
+    top, left = (start % factor for start in offset)
     return masks[:, top : top + size[0], left : left + size[1]]
 
 

@@ -111,11 +111,13 @@ def features(
 
     ``kept`` are those of this network; without it they are made anew, with their gradients.
     """
+    if not _pays(images_NCHW):
+        return trunk.run(layers, images_NCHW, extents)
     canvas = images_NCHW.shape[2], images_NCHW.shape[3]
     sizes = extents.sizes or (canvas,) * len(images_NCHW)
     plans = {size: parts(trunk, size) for size in dict.fromkeys(sizes)}
     steps = min(len(plan) for plan in plans.values())
-    if steps == 0 or not _pays(images_NCHW):
+    if steps == 0:
         return trunk.run(layers, images_NCHW, extents)
     made: dict[str, list[Tensor]] = {}
     order: list[int] = []

@@ -13,7 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcn_model.geometry import Layer
+from fcn_model.geometry import Interval, Layer
+
+ELEMENTS = 1024
+"""That a program of a kernel without arithmetic moves."""
 
 
 @triton.jit
@@ -107,7 +110,7 @@ def max_pool(x_NChw: Tensor, geometry: Layer) -> Tensor:
     rows, columns = geometry.output_size(height), geometry.output_size(width)
     y_NChw = _channels_last(x_NChw, (count, channels, rows, columns))
     total, wide = count * rows * columns, _block(channels)
-    places = 1024 // wide
+    places = ELEMENTS // wide
     _max_pool[(triton.cdiv(total, places), triton.cdiv(channels, wide))](
         x_NChw.contiguous(memory_format=torch.channels_last), y_NChw,
         total, height, width, rows, columns, channels,
@@ -146,8 +149,8 @@ def surrounded(
     zeros_1Chw: Tensor,
     middle: int,
     size: tuple[int, int],
-    made: tuple[tuple[int, int], tuple[int, int]],
-    box: tuple[tuple[int, int], tuple[int, int]],
+    made: tuple[Interval, Interval],
+    box: tuple[Interval, Interval],
 ) -> Tensor:
     """What `ring.Ring` puts around the part of a map that was made, in one pass over memory.
 
@@ -160,7 +163,7 @@ def surrounded(
     rows, columns = bottom - row_0, right - column_0
     y_NChw = _channels_last(x_NChw, (count, channels, rows, columns))
     total, wide = count * rows * columns, _block(channels)
-    places = 1024 // wide
+    places = ELEMENTS // wide
     zero_rows, zero_columns = zeros_1Chw.shape[2:]
     _surrounded[(triton.cdiv(total, places), triton.cdiv(channels, wide))](
         x_NChw.contiguous(memory_format=torch.channels_last),

@@ -51,9 +51,7 @@ def count_labels(source: Source, config: ModelConfig) -> list[LabelCounts]:
     """Count the labels of every task, exactly, however the source is cut. Needs a running Ray."""
     tasks = config.class_lists
     names = [task.name for task in config.spec.more_tasks]
-    # Ray warns of more than it can use.
-    tasks_at_once = min(cluster.decoding_tasks(0), len(source.units))
-    rows = ingest.labelled_rows(source, planes=names, tasks=tasks_at_once).map_batches(
+    rows = ingest.labelled_rows(source, planes=names, tasks=cluster.decoding_tasks(0)).map_batches(
         count_rows,
         batch_size=None,
         batch_format="pyarrow",

@@ -70,7 +70,7 @@ def labelled_rows(
         batch_size=1,
         batch_format="pyarrow",
         fn_kwargs={"classes": classes, "tasks": dict(source.tasks), "planes": wanted},
-        compute=TaskPoolStrategy(size=tasks),
+        compute=TaskPoolStrategy(size=min(tasks, len(rows))),  # Ray warns of more than it can use
     )
 
 

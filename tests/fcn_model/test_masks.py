@@ -7,14 +7,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcn_model import enlarging
-from fcn_model.enlarging import enlarged_argmax
-from fcn_model.geometry import Layer
-from fcn_model.layers import BilinearUpsample
 from fcn_model.masks import masks
 from fcn_model.outcomes import NonFiniteError
+from tests.support.enlarged import KERNELS, agrees_with_enlarged_scores
 from tests.support.networks import random_network
 
 
@@ -23,28 +21,12 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("at_once", [1, enlarging.AT_ONCE])
-@pytest.mark.parametrize(
-    ("factor", "kernel", "offset"),
-    [(8, 16, (31, 40)), (32, 64, (19, 19)), (32, 63, (18, 18)), (4, 7, (0, 3)), (2, 4, (0, 0))],
-)
+@pytest.mark.parametrize(("factor", "kernel", "offset"), KERNELS)
 def test_the_best_class_is_that_of_the_enlarged_scores(
     factor: int, kernel: int, offset: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enlarging, "AT_ONCE", at_once)
-    upsample = BilinearUpsample(5, Layer(kernel, stride=factor, transposed=True))
-    scores = noise(2, 5, 7, 9)
-    scores[1] = nn.functional.avg_pool2d(noise(1, 5, 11, 13, seed=1)[0], 5, 1)  # large areas
-    scores[0, :, :3] = 1.0  # equal scores: the first class wins
-    enlarged = upsample(scores)[:, :, offset[0] :, offset[1] :]
-    for less in (0, factor - 1):
-        size = enlarged.shape[2] - less, enlarged.shape[3] - less
-        found = enlarged_argmax(scores, upsample.weights, offset, size)
-        wanted = enlarged[:, :, : size[0], : size[1]]
-        at_found = wanted.gather(1, found.long()[:, None])[:, 0]
-        torch.testing.assert_close(at_found, wanted.amax(1), rtol=0, atol=1e-6)
-        assert found.unique().tolist() == list(range(5))
-    inside = slice(0, max(0, 2 * factor - offset[0]))
-    assert not found[0, inside, factor:-factor].any()
+    agrees_with_enlarged_scores(enlarging.enlarged_argmax, factor, kernel, offset)
 
 
 @pytest.mark.parametrize("upsampling", ["fixed", "learned"])

@@ -16,8 +16,9 @@ from fcn_model import convolution, masks, ring
 from fcn_model.backbones import steps
 from fcn_model.convolution import KeptWeights
 from fcn_model.geometry import Layer
-from fcn_model.layers import BilinearUpsample, Conv
+from fcn_model.layers import Conv
 from fcn_model.spec import BackboneName
+from tests.support.enlarged import KERNELS, agrees_with_enlarged_scores
 from tests.support.networks import random_network
 
 pytest.importorskip("triton")
@@ -73,24 +74,11 @@ def test_a_convolution_of_an_image_is_rectified(
     torch.testing.assert_close(made.double(), exact, rtol=0, atol=scale * float(exact.max()))
 
 
-@pytest.mark.parametrize(
-    ("factor", "kernel", "offset"),
-    [(8, 16, (31, 40)), (32, 63, (18, 18)), (4, 7, (0, 3)), (2, 4, (0, 0))],
-)
+@pytest.mark.parametrize(("factor", "kernel", "offset"), KERNELS)
 def test_the_best_class_is_that_of_the_enlarged_scores(
     kernels: Any, factor: int, kernel: int, offset: tuple[int, int]
 ) -> None:
-    upsample = BilinearUpsample(5, Layer(kernel, stride=factor, transposed=True)).to(DEVICE)
-    scores = noise(2, 5, 9, 11)
-    scores[0, :, :3] = 1.0  # equal scores: the first class wins
-    enlarged = upsample(scores)[:, :, offset[0] :, offset[1] :]
-    size = enlarged.shape[2] - 1, enlarged.shape[3] - 2
-    found = kernels.enlarged_argmax(scores, upsample.weights, offset, size)
-    at_found = enlarged[:, :, : size[0], : size[1]].gather(1, found.long()[:, None])[:, 0]
-    best = enlarged[:, :, : size[0], : size[1]].amax(1)
-    torch.testing.assert_close(at_found, best, rtol=0, atol=1e-6)
-    inside = slice(0, max(0, 2 * factor - offset[0]))
-    assert not found[0, inside, factor:-factor].any()
+    agrees_with_enlarged_scores(kernels.enlarged_argmax, factor, kernel, offset, DEVICE)
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "alexnet", "googlenet"])

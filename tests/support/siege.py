@@ -156,9 +156,8 @@ class Siege:
             for run in runs:
                 run.end()
         polls = watcher.polls
-        while (
-            watcher.is_alive() and watcher.polls < polls + 2
-        ):  # the last of them began when nothing wrote any more
+        # The last of them begins when nothing writes any more.
+        while watcher.is_alive() and watcher.polls < polls + 2:
             time.sleep(0.05)
         self.bill.cut_off += len(watcher.rows) > had and len(watcher.counts()) < len(self.expected)
 
