@@ -87,7 +87,8 @@ def test_a_network_computes_the_same_with_the_kernels(
 ) -> None:
     network = random_network("fcn8s", backbone=backbone, dtype=torch.float32).eval().to(DEVICE)
     images = noise(2, 3, 61, 90).contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr(ring, "BUSY_PIXELS", 0)
+    for bound in ("BUSY_PIXELS", "BUSY_PRODUCTS"):
+        monkeypatch.setattr(ring, bound, 0)
     coarse = []
     for there in (False, True):
         for module in (ring, steps):
