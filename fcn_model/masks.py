@@ -1,12 +1,14 @@
 """The class of every pixel from the scores before the last enlargement.
 
 Scores of image size are never written (see `enlarging`, and `triton_kernels` for a GPU). That all
-scores are finite is seen in the coarse ones: those of pixels are weighted means of them.
+scores are finite is seen in the coarse ones: those of pixels are weighted means of them. What
+`classified` does stays on the device, so a GPU can do it as part of a pass (see `replays`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,10 +20,37 @@ from fcn_model.outcomes import NonFiniteError, Outcome
 from fcn_model.precision import has_kernels
 
 
-def masks(
+class Classified(NamedTuple):
+    """A batch on its device after the last layer."""
+
+    scores_NKhw: Tensor
+    """What the last enlargement interpolates, or what a learned one has enlarged."""
+    ids_NHW: Tensor
+    """uint8, the class of every pixel of the canvas."""
+    sound: Tensor
+    """bool, whether all scores are finite."""
+
+
+def classified(
     head: SkipHead,
     layers: Mapping[str, nn.Module],
     coarse_NKhw: Tensor,
+    canvas: tuple[int, int],
+    *,
+    skipped: tuple[int, int] = (0, 0),
+) -> Classified:
+    """The classes of a ``canvas`` (height, width) that begins ``skipped`` into image or window."""
+    upsample = layers[head.final_upsample]
+    if not isinstance(upsample, BilinearUpsample):
+        coarse_NKhw = upsample(coarse_NKhw)
+    ids_NHW = best_classes(upsample, coarse_NKhw, _begin(head, skipped), canvas)
+    return Classified(coarse_NKhw, ids_NHW, coarse_NKhw.isfinite().all())
+
+
+def masks(
+    head: SkipHead,
+    layers: Mapping[str, nn.Module],
+    found: Classified,
     sizes: Sequence[tuple[int, int]],
     *,
     skipped: tuple[int, int] = (0, 0),
@@ -29,22 +58,18 @@ def masks(
 ) -> list[Outcome]:
     """The (h, w) uint8 mask of each image of a batch, or that its scores are not finite.
 
-    A mask begins ``skipped`` (rows, columns) into its image or window, and is of one of ``sizes``;
-    its first pixel is pixel ``origin`` of its whole image, by which an error names a place.
+    ``found`` is of a canvas that begins ``skipped`` (rows, columns) into its image or window and
+    holds masks of ``sizes``; their first pixel is pixel ``origin`` of the whole image, by which an
+    error names a place.
     """
-    upsample = layers[head.final_upsample]
-    if isinstance(upsample, BilinearUpsample):
-        factor = head.final_geometry.stride
-    else:
-        coarse_NKhw, factor = upsample(coarse_NKhw), 1
-    begin = head.final_offset + skipped[0], head.final_offset + skipped[1]
-    canvas = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    sound = bool(coarse_NKhw.isfinite().all())
-    ids_NHW = best_classes(upsample, coarse_NKhw, begin, canvas).cpu().numpy()
-    found: list[Outcome] = []
-    for coarse_Khw, ids_HW, size in zip(coarse_NKhw, ids_NHW, sizes, strict=True):
-        pixel = None if sound else _unsound(coarse_Khw, factor, begin, size)
-        found.append(
+    interpolated = isinstance(layers[head.final_upsample], BilinearUpsample)
+    factor = head.final_geometry.stride if interpolated else 1
+    begin = _begin(head, skipped)
+    sound, ids_NHW = bool(found.sound), found.ids_NHW.cpu().numpy()
+    outcomes: list[Outcome] = []
+    for scores_Khw, ids_HW, size in zip(found.scores_NKhw, ids_NHW, sizes, strict=True):
+        pixel = None if sound else _unsound(scores_Khw, factor, begin, size)
+        outcomes.append(
             np.ascontiguousarray(ids_HW[: size[0], : size[1]])
             if pixel is None
             else NonFiniteError(
@@ -53,7 +78,12 @@ def masks(
                 "weights: a training run that diverged leaves such"
             )
         )
-    return found
+    return outcomes
+
+
+def _begin(head: SkipHead, skipped: tuple[int, int]) -> tuple[int, int]:
+    """Where the canvas begins in the enlarged scores."""
+    return head.final_offset + skipped[0], head.final_offset + skipped[1]
 
 
 def best_classes(

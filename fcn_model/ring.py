@@ -151,13 +151,18 @@ def features(
 
 def _pays(trunk: Trunk, images_NCHW: Tensor, kept: KeptZeros | None) -> bool:
     """Whether arithmetic is what takes the time."""
-    count, _, *size = images_NCHW.shape
-    if images_NCHW.device.type == "cuda":
-        return count * math.prod(size) >= BUSY_PIXELS
+    if images_NCHW.is_cuda:
+        return is_busy(images_NCHW)
     if kept is not None:
         return True
-    height, width = padded(trunk, (size[0], size[1]))
+    height, width = padded(trunk, (images_NCHW.shape[2], images_NCHW.shape[3]))
     return height * width * trunk.steps[0].channels ** 2 >= BUSY_PRODUCTS
+
+
+def is_busy(images_NCHW: Tensor) -> bool:
+    """Whether a GPU takes longer for a batch than it takes to launch its kernels."""
+    count, _, *size = images_NCHW.shape
+    return count * math.prod(size) >= BUSY_PIXELS
 
 
 def _joined(maps: Sequence[Tensor], order: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -16,10 +16,11 @@ from torch import Tensor
 from fcn_model import checkpoint
 from fcn_model.inputs import Image, Sample, samples
 from fcn_model.layers import Conv
-from fcn_model.masks import masks
+from fcn_model.masks import Classified, classified, masks
 from fcn_model.model_config import ModelConfig
 from fcn_model.network import FCN
 from fcn_model.outcomes import Exhausted, Outcome, OutOfMemoryError, attempt
+from fcn_model.replays import Replays
 from fcn_model.ring import KeptZeros
 from fcn_model.tile_plans import Strip, TilePlan, plans
 from fcn_model.tiling import coarse_scores
@@ -81,6 +82,7 @@ class Segmenter:
         self._zero_maps = KeptZeros()
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._head, self._layers = network.heads[self.task], dict(network.named_children())
+        self._replays = Replays(self.classes)
 
     def __call__(self, image_HW3: Image, **planes: NDArray[Any]) -> Image:
         """The (H, W) uint8 mask of an (H, W, 3) uint8 RGB image, any H and W from 1.
@@ -114,6 +116,15 @@ class Segmenter:
             chosen = [ready[index] for index in members]
             outcomes.update(zip(members, self._outcomes(chosen), strict=True))
         return [outcomes[index] for index in range(len(images))]
+
+    @torch.inference_mode()
+    def classes(
+        self, batch_NCHW: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Classified:
+        """One pass of normalized images (N, C, H, W) of unequal ``sizes``, left on the device."""
+        height, width = batch_NCHW.shape[2:]
+        coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._zero_maps, task=self.task)
+        return classified(self._head, self._layers, coarse_NKhw, (height, width))
 
     def _batches(self, ready: Sequence[Sample]) -> Iterator[list[int]]:
         """Indices that go through the network together: one bucket, within the budget."""
@@ -170,8 +181,9 @@ class Segmenter:
         batch_NCHW = self._zeros(len(chosen), height, width)
         for slot_CHW, sample in zip(batch_NCHW, chosen, strict=True):
             sample.write(slot_CHW[:, : sample.size[0], : sample.size[1]])
-        coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._zero_maps, task=self.task)
-        return masks(self._head, self._layers, coarse_NKhw, sizes)
+        alike = all(size == (height, width) for size in sizes)
+        found = self._replays(batch_NCHW) if alike else self.classes(batch_NCHW, sizes)
+        return masks(self._head, self._layers, found, sizes)
 
     @torch.inference_mode()
     def _by_tiles(self, sample: Sample, plan: TilePlan) -> Outcome:
@@ -193,10 +205,12 @@ class Segmenter:
             inside_CHW[:, : sample.size[0] - top, : sample.size[1] - left], top=top, left=left
         )
         coarse_NKhw = coarse_scores(self.network, window_NCHW, task=self.task)
+        size = rows.end - rows.begin, columns.end - columns.begin
+        skipped = rows.begin - rows.start, columns.begin - columns.start
+        found = classified(self._head, self._layers, coarse_NKhw, size, skipped=skipped)
         (block,) = masks(
-            *(self._head, self._layers, coarse_NKhw),
-            [(rows.end - rows.begin, columns.end - columns.begin)],
-            skipped=(rows.begin - rows.start, columns.begin - columns.start),
+            *(self._head, self._layers, found, [size]),
+            skipped=skipped,
             origin=(rows.begin, columns.begin),
         )
         return block

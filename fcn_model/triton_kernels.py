@@ -121,6 +121,40 @@ def max_pool(x_NChw: Tensor, geometry: Layer) -> Tensor:
 
 
 @triton.jit
+def _response_norm(
+    x, y, total, channels, scale, beta,
+    SIZE: tl.constexpr, PLACES: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """PLACES positions of channels-last maps, CHANNELS of each."""
+    place = tl.program_id(0).to(tl.int64) * PLACES + tl.arange(0, PLACES)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    at, known = place[:, None] * channels, (place < total)[:, None]
+    squares = tl.full((PLACES, CHANNELS), 0.0, tl.float32)
+    for index in tl.static_range(SIZE):
+        other = channel + index - SIZE // 2
+        there = known & ((other >= 0) & (other < channels))[None, :]
+        value = tl.load(x + at + other[None, :], mask=there, other=0).to(tl.float32)
+        squares += value * value
+    live = known & (channel < channels)[None, :]
+    own = tl.load(x + at + channel[None, :], mask=live, other=0).to(tl.float32)
+    result = own * tl.exp2(-beta * tl.log2(1 + scale * squares))
+    tl.store(y + at + channel[None, :], result.to(y.dtype.element_ty), mask=live)
+
+
+def response_norm(x_NChw: Tensor, size: int, alpha: float, beta: float) -> Tensor:
+    """``F.local_response_norm``, which reads and writes the map seven times and more."""
+    count, channels, height, width = x_NChw.shape
+    y_NChw = _channels_last(x_NChw, (count, channels, height, width))
+    total, wide = count * height * width, _block(channels)
+    places = ELEMENTS // wide
+    _response_norm[(triton.cdiv(total, places), triton.cdiv(channels, wide))](
+        x_NChw.contiguous(memory_format=torch.channels_last), y_NChw,
+        total, channels, alpha / size, beta, SIZE=size, PLACES=places, CHANNELS=wide,
+    )  # fmt: skip
+    return y_NChw
+
+
+@triton.jit
 def _surrounded(
     x, zeros, y, total, rows, columns, channels, x_rows, x_columns, zeros_columns,
     row_0, column_0, top, left, middle, more_rows, more_columns,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fcn_model import enlarging
-from fcn_model.masks import masks
-from fcn_model.outcomes import NonFiniteError
+from fcn_model.masks import classified, masks
+from fcn_model.outcomes import NonFiniteError, Outcome
 from tests.support.enlarged import KERNELS, agrees_with_enlarged_scores
 from tests.support.networks import random_network
 
@@ -36,8 +36,14 @@ def test_the_first_pixel_of_unsound_scores_is_named(head, upsampling) -> None:
     one, layers = network.heads[0], dict(network.named_children())
     skipped, size, origin = (5, 9), (61, 50), (1000, 2000)
     with torch.inference_mode():
+
+        def made_of(coarse: Tensor) -> Outcome:
+            found = classified(one, layers, coarse, size, skipped=skipped)
+            (made,) = masks(one, layers, found, [size], skipped=skipped, origin=origin)
+            return made
+
         sound = network.coarse(noise(1, 3, 75, 70))
-        assert isinstance(masks(one, layers, sound, [size], skipped=skipped)[0], np.ndarray)
+        assert isinstance(made_of(sound), np.ndarray)
         seen = 0
         for row in range(sound.shape[2]):
             for column in range(0, sound.shape[3], 3):
@@ -47,7 +53,7 @@ def test_the_first_pixel_of_unsound_scores_is_named(head, upsampling) -> None:
                 top, left = (one.final_offset + begin for begin in skipped)
                 window = enlarged[:, top : top + size[0], left : left + size[1]]
                 wrong = (~window.isfinite().all(0)).nonzero()
-                (made,) = masks(one, layers, spoilt, [size], skipped=skipped, origin=origin)
+                made = made_of(spoilt)
                 if len(wrong) == 0:
                     assert isinstance(made, np.ndarray)
                     continue

@@ -59,6 +59,15 @@ def test_pooling_takes_the_maximum(kernels: Any, geometry: Layer, channels: int)
         torch.testing.assert_close(kernels.max_pool(one, g), wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(1, 5), (70, 5), (96, 4)])
+def test_responses_are_normalized(kernels: Any, channels: int, size: int) -> None:
+    x = 30 * noise(2, channels, 9, 7)
+    for alpha, beta in ((1e-4, 0.75), (1e-2, 0.5)):
+        wanted = F.local_response_norm(x.double(), size, alpha, beta)
+        made = kernels.response_norm(x, size, alpha, beta)
+        torch.testing.assert_close(made.double(), wanted, rtol=2e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "stride", "padding"),
     [(3, 64, 3, 1, 1), (3, 20, 11, 4, 5), (4, 70, 7, 2, 3), (1, 8, 3, 1, 0)],
@@ -109,7 +118,8 @@ def test_masks_are_those_of_plain_torch(kernels: Any, monkeypatch: pytest.Monkey
         made = []
         for there in (False, True):
             monkeypatch.setattr(masks, "has_kernels", lambda _device, there=there: there)
-            made.append(masks.masks(head, layers, coarse, sizes))
+            found = masks.classified(head, layers, coarse, sizes[0])
+            made.append(masks.masks(head, layers, found, sizes))
     for plain, fast, size in zip(*made, sizes, strict=True):
         assert plain.shape == fast.shape == size
         assert (plain == fast).mean() > 0.999
