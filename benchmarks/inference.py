@@ -141,9 +141,11 @@ class Plain:
         memory_format: torch.memory_format = torch.contiguous_format,
         device: str = "cpu",
     ) -> None:
-        ours = network.state_dict()
-        classes = config.spec.num_classes
-        wide, fc = ours["conv1_1.weight"].shape[0], config.spec.fc_width
+        spec, ours = config.spec, network.state_dict()
+        for skip, scale in zip(("pool4", "pool3"), spec.skip_scales, strict=True):
+            ours[f"score_{skip}.weight"] = ours[f"score_{skip}.weight"] * scale
+        classes = spec.num_classes
+        wide, fc = ours["conv1_1.weight"].shape[0], spec.fc_width
         self.network = PytorchFCN("FCN8s", classes, wide=wide, fc=fc)
         kernels = {
             f"{name}.weight": dense_bilinear(classes, layer.kernel_size[0])
