@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,26 +32,38 @@ class Batch:
 
 
 def collate(views: Sequence[View], config: ModelConfig) -> Batch:
-    """Stack views of any sizes into one batch; at least one is needed."""
+    """Stack views of any sizes into one batch; at least one is needed.
+
+    In numpy: torch would deal each of these copies to all its threads, of which every one waits for
+    the slowest, and other processes use the same cores.
+    """
     height, width = (max(view.size[axis] for view in views) for axis in range(2))
-    images = torch.zeros((len(views), config.spec.in_channels, height, width))
-    labels = tuple(
-        torch.full((len(views), height, width), classes.void_id, dtype=torch.int64)
+    images = np.zeros((len(views), config.spec.in_channels, height, width), np.float32)
+    labels = [
+        np.full((len(views), height, width), classes.void_id, np.int64)
         for classes in config.class_lists
-    )
+    ]
     for index, view in enumerate(views):
         h, w = view.pair.label.shape
         top, left = view.corner
         window = slice(top, top + h), slice(left, left + w)
-        images[(index, slice(None), *window)] = _input_of(view, config)
+        channel = 0
+        for part_Chw in _inputs_of(view, config):
+            images[(index, slice(channel, channel + len(part_Chw)), *window)] = part_Chw
+            channel += len(part_Chw)
         for task_labels, label, classes in zip(
             labels, _labels_of(view, config), config.class_lists, strict=True
         ):
-            task_labels[(index, *window)] = torch.from_numpy(label.astype(np.int64))
+            task_labels[(index, *window)] = label
             if view.kept is not None:
-                left_out = torch.from_numpy(~view.kept)
-                task_labels[index, : view.size[0], : view.size[1]][left_out] = classes.void_id
-    return Batch(images, labels, tuple(view.size for view in views), len(views))
+                frame = task_labels[index, : view.size[0], : view.size[1]]
+                frame[~view.kept] = classes.void_id
+    return Batch(
+        torch.from_numpy(images),
+        tuple(map(torch.from_numpy, labels)),
+        tuple(view.size for view in views),
+        len(views),
+    )
 
 
 def filler(config: ModelConfig) -> Batch:
@@ -60,13 +72,11 @@ def filler(config: ModelConfig) -> Batch:
     return Batch(torch.zeros((1, config.spec.in_channels, 1, 1)), tuple(labels), ((1, 1),), 0)
 
 
-def _input_of(view: View, config: ModelConfig) -> torch.Tensor:
-    """The visible input (C, h, w), normalized."""
-    # ascontiguousarray: a mirrored view has a negative stride, and the batch is read-only.
-    parts = [config.normalization(np.ascontiguousarray(view.pair.image))]
+def _inputs_of(view: View, config: ModelConfig) -> Iterator[NDArray[np.float32]]:
+    """The visible input, normalized: (C, h, w) of the image and of each further plane."""
+    yield config.normalization(view.pair.image).numpy()
     for name, normalization in config.planes:
-        parts.append(normalization(np.ascontiguousarray(plane_of(view.pair, name))))
-    return torch.cat(parts)
+        yield normalization(plane_of(view.pair, name)).numpy()
 
 
 def _labels_of(view: View, config: ModelConfig) -> list[NDArray[np.uint8]]:
