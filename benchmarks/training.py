@@ -117,19 +117,21 @@ def prepared(root: str, options: Options, folder: Path) -> str:
 
 def the_job(proxy: FaultProxy, root: str, shards: str, options: Options) -> list[dict[str, float]]:
     """The history of a run that reads through the proxy."""
-    runs = storage.join(root, "runs")
-    run(
-        "train",
-        *["--train", shards, "--val", shards, "--storage", runs, "--name", "b"],
-        *["--crop", options.side, options.side, "--batch-size", options.batch],
+    run("train", *arguments(root, shards, options), endpoint=proxy.endpoint)
+    text = storage.read_bytes(storage.join(root, "runs", "b", "history.json"))
+    history: list[dict[str, float]] = json.loads(text)
+    return history
+
+
+def arguments(root: str, shards: str, options: Options) -> list[object]:
+    """The job's command line; its run lies at ``<root>/runs/b``."""
+    return [
+        *["--train", shards, "--val", shards, "--storage", storage.join(root, "runs")],
+        *["--name", "b", "--crop", options.side, options.side, "--batch-size", options.batch],
         *["--epochs", options.epochs, "--num-workers", options.workers],
         *["--width", options.width, "--fc-width", options.fc_width],
         *["--optimizer", "adamw", "--lr", 1e-4, "--loss", "mean", "--precision", "fp32"],
-        endpoint=proxy.endpoint,
-    )
-    text = storage.read_bytes(storage.join(runs, "b", "history.json"))
-    history: list[dict[str, float]] = json.loads(text)
-    return history
+    ]
 
 
 def plain_loop(options: Options) -> float:

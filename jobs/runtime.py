@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from fcn_model.errors import FCNError
+from jobs import local_cluster
 from pipelines.errors import ClusterError, IncompleteError, NotPublishedError, StoreError
 
 EXIT_BAD_INPUT = 2
@@ -72,6 +73,7 @@ def quiet_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Else a task that is killed for want of memory comes back for ever, and its unit stalls.
     os.environ.setdefault("RAY_task_oom_retries", "1")
+    local_cluster.prepare()
 
 
 @contextmanager
