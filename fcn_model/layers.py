@@ -20,7 +20,13 @@ class Conv(nn.Conv2d):
     """
 
     def reset_parameters(self) -> None:
-        """Draw the weights from torch's random state; see `network.build` for the seed."""
+        """Draw the weights from torch's random state; see `network.build` for the seed.
+
+        On the meta device there is nothing to draw, and torch would load its compiler to say so,
+        which takes as long as to load torch.
+        """
+        if self.weight.is_meta:
+            return
         nn.init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="relu")
         assert self.bias is not None
         nn.init.zeros_(self.bias)

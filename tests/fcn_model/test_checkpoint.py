@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import safetensors.torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from fcn_model import FCN, ClassList, ModelConfig, checkpoint, model_config
 from fcn_model.errors import CheckpointError, SpecError
 from fcn_model.normalize import CAFFE, TORCHVISION
+from fcn_model.spec import BackboneName
 from tests.support.networks import random_network
 
 CLASSES = ClassList(names=("Sky", "Building", "Road", "Tree", "Car"), void_id=11)
@@ -38,6 +41,21 @@ def test_what_was_saved_comes_back_and_computes_the_same(tmp_path: Path) -> None
     image = torch.randn(1, 3, 20, 30)
     with torch.no_grad():
         torch.testing.assert_close(loaded(image), network(image))
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_loading_does_not_load_torchs_compiler_which_takes_seconds(
+    tmp_path: Path, backbone: BackboneName
+) -> None:
+    network = random_network(backbone=backbone)
+    checkpoint.save(tmp_path, network, config_of(network))
+    code = """
+import pathlib, sys
+from fcn_model import checkpoint
+checkpoint.load(pathlib.Path(sys.argv[1]))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
 
 
 def test_a_loaded_network_can_be_trained(tmp_path: Path) -> None:
