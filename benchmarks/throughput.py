@@ -42,6 +42,7 @@ from benchmarks.running import ROOT, run
 from fcn_model import FCN, ClassList, ModelConfig, Segmenter, checkpoint
 from fcn_model.normalize import TORCHVISION
 from pipelines import images, storage
+from pipelines.masks.first_unit import FIRST_RECORDS
 from pipelines.segmentation.settings import SegmentConfig
 from tests.support import made
 from tests.support.networks import random_network
@@ -222,7 +223,8 @@ def the_job(
     reached = last_record(output)["reached"]
     times = [started, *reached.values()]
     phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}
-    return (count - unit) / (reached["worked off"] - reached["first part"]), seconds, phases
+    rest = count - min(unit, FIRST_RECORDS)
+    return rest / (reached["worked off"] - reached["first part"]), seconds, phases
 
 
 def last_record(output: str) -> dict[str, Any]:

@@ -77,8 +77,12 @@ def quiet_ray() -> None:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards."""
+def ray_session(cpus: int | None = None) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one here and end it afterwards.
+
+    One that is started has so many logical CPUs, or by default one for each core and `LOCAL_CPUS`
+    at least.
+    """
     quiet_ray()
     import ray.data  # noqa: PLC0415  (reads the environment, and --help should not wait for it)
 
@@ -95,7 +99,7 @@ def ray_session() -> Iterator[None]:
         else:
             joined = None
             cluster_access.give_own_token()
-            cpus = max(LOCAL_CPUS, usable_cores())
+            cpus = cpus or max(LOCAL_CPUS, usable_cores())
             # Ray's services listen on every interface all the same; the token keeps others out.
             local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
             # "local", or Ray would look for a cluster of somebody else on this machine.

@@ -45,11 +45,12 @@ def work(options: Segment) -> None:
     )
     moments.mark("listed")
     quiet_ray()
-    from pipelines.segmentation import preflight  # noqa: PLC0415  (imports Ray, too)
+    from pipelines import cluster  # noqa: PLC0415  (imports Ray)
+    from pipelines.segmentation import preflight  # noqa: PLC0415  (Ray, too)
 
     ready = preflight.check(options.run, source)  # Ray takes longer to start than all of this
     moments.mark("checked")
-    with ray_session():
+    with ray_session(cluster.local_cpus(options.run.num_actors)):
         moments.mark("connected")
         if options.dry_run:
             from pipelines.segmentation.dry_run import dry_run  # noqa: PLC0415  (Ray, too)

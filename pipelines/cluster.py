@@ -14,6 +14,9 @@ LOCAL_CPUS = 8
 """Logical CPUs of a cluster that a job starts for itself: Ray counts one for every actor and task,
 and a pipeline with actors hangs without an error where there are too few."""
 
+FEWEST_TASKS = 2
+"""Beside the actors: one unit is committed while the next is decoded."""
+
 RECORDED = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy", "boto3", "s3fs")
 
 
@@ -63,6 +66,15 @@ def decoding_tasks(workers: int) -> int:
     A GPU takes in what several cores decode; on a cluster of one machine two tasks always run.
     """
     return max(2, (cpus() - workers) // 2)
+
+
+def local_cpus(actors: int) -> int:
+    """Logical CPUs of a cluster that a job starts for itself, for actors and a task for each core.
+
+    More tasks than cores end no sooner, and each is a process that loads two seconds' worth of
+    modules just when the actors load the network: on two cores the first unit waits for all of it.
+    """
+    return actors + max(FEWEST_TASKS, usable_cores())
 
 
 def gpus() -> int:

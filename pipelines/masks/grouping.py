@@ -1,4 +1,7 @@
-"""How input that no plan has yet becomes units: files in full groups, shards as they were cut."""
+"""How input that no plan has yet becomes units: files in full groups, shards as they were cut.
+
+Only the very first unit is small (`first_unit`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.masks.first_unit import small_first
 from pipelines.sources import Source, cut
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
@@ -25,18 +29,20 @@ def new_units(
     source: Source,
     planes: Sequence[str],
     limits: UnitLimits,
-) -> Iterator[Unit]:
+) -> tuple[Unit, ...]:
     """The units of what ``planned`` lacks: files by URI, shards by URI and version.
 
     Files come in the order of the source, in groups as long as the limits allow, wherever they lie
-    between planned ones. A shard that is back in a version of which ``superseded`` has a cut gets
-    that cut, so that there is one cut of every version.
+    between planned ones. The first of several units is small (`first_unit`). A shard that is back
+    in a version of which ``superseded`` has a cut gets that cut, so that there is one cut of every
+    version.
 
     Units of a plan know no labels, and of planes those in ``planes``: others would be fetched for
     nothing.
     """
-    yield from _shards(planned, superseded, source)
-    yield from _Files.new(planned, source, planes).grouped(limits)
+    shards = _shards(planned, superseded, source)
+    files = _Files.new(planned, source, planes).grouped(limits)
+    return small_first((*shards, *files), (*planned, *superseded))
 
 
 def _shards(planned: Sequence[Unit], superseded: Sequence[Unit], source: Source) -> Iterator[Unit]:

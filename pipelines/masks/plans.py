@@ -69,6 +69,7 @@ def plan_units(  # noqa: PLR0913  (five of them have a default that fits most ni
     of up to ``unit_records`` records and ``unit_bytes`` bytes; what was planned is not cut anew.
     ``like`` is the id of another generation: if it was made of the same input and planes, the first
     plan takes its cut over, so that the units of both can be compared. ``dry`` writes nothing.
+    The first unit that a plan adds is small (`first_unit`).
 
     Runs that plan at once agree: one of them wins each number, and the others take its plan over.
     Raises InputError if ``output`` holds masks of other input, ForeignObjectError if an earlier
@@ -92,7 +93,7 @@ def plan_units(  # noqa: PLR0913  (five of them have a default that fits most ni
         if adopted:
             append(adopted)
     while plan.number < MAX_PLANS:
-        fresh = tuple(new_units(plan.units, plan.superseded, source, planes, limits))
+        fresh = new_units(plan.units, plan.superseded, source, planes, limits)
         if not fresh or append(fresh):
             return plan
     raise InputError(

@@ -66,7 +66,9 @@ def run(job: Job, rows: Sequence[UnitRow], actors: int) -> Iterator[dict[str, An
         dataset = dataset.map_batches(encode_and_commit, fn_kwargs={"job": job}, **task)
         try:
             batches = dataset.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=1
+                batch_size=None,
+                batch_format="pyarrow",
+                prefetch_batches=0,  # with 1, a receipt would wait for that of the next unit
             )
             for batch in batches:
                 yield from map(json.loads, batch["receipt"].to_pylist())

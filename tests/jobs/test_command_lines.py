@@ -12,6 +12,7 @@ import pytest
 
 from jobs import runtime
 from pipelines.datasets.scenes import write_scenes
+from pipelines.errors import InputError
 from tests.support.tiny import save_checkpoint
 
 JOBS = (
@@ -86,6 +87,22 @@ def test_a_missing_bucket_is_bad_input_and_a_wrong_secret_is_not(monkeypatch, ca
     code, _, err = run(monkeypatch, capsys, *arguments, s3.uri())
     assert (code, err.count("\n")) == (runtime.EXIT_INFRASTRUCTURE, 1)
     assert "access denied" in err
+
+
+def test_segment_starts_a_cluster_in_which_its_actors_and_tasks_have_room(
+    monkeypatch, capsys, scenes, checkpoint, tmp_path
+):
+    asked = []
+
+    def session(cpus):
+        asked.append(cpus)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("jobs.segment.ray_session", session)
+    monkeypatch.setattr("pipelines.cluster.usable_cores", lambda: 2)
+    arguments = ["--input", scenes, "--checkpoint", checkpoint, "--output", tmp_path / "out"]
+    run(monkeypatch, capsys, "segment", *arguments, "--num-actors", 9)
+    assert asked == [9 + 2]
 
 
 @pytest.mark.ray

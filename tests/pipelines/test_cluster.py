@@ -43,3 +43,13 @@ def test_two_workers_together_get_every_row_once_per_epoch_in_another_order(ray_
 def test_too_few_logical_cpus_are_refused_instead_of_hanging(ray_session):
     with pytest.raises(ClusterError, match=r"need 9 logical CPUs, the cluster has 8"):
         cluster.require_cpus(9, "nine actors")
+
+
+@pytest.mark.parametrize(
+    ("cores", "actors", "wanted"), [(1, 1, 3), (2, 1, 3), (2, 3, 5), (16, 1, 17)]
+)
+def test_a_cluster_of_a_jobs_own_has_a_task_for_each_core_beside_the_actors(
+    monkeypatch, cores, actors, wanted
+):
+    monkeypatch.setattr(cluster, "usable_cores", lambda: cores)
+    assert cluster.local_cpus(actors) == wanted
