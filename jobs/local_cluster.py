@@ -22,8 +22,6 @@ class Setting:
 
 
 SETTINGS = (
-    # Workers are the work here; at niceness 15 every other process goes before them.
-    Setting("RAY_worker_niceness", "0", "15"),
     # The agent would look at every process of the machine and serve numbers to nobody.
     Setting("RAY_enable_metrics_collection", "0", "1"),
     Setting("REPORTER_UPDATE_INTERVAL_MS", "3600000", "5000"),
