@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -22,7 +22,6 @@ from pipelines.augment import View, augment
 from pipelines.batches import collate, plane_of
 from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
-from pipelines.head_start import HeadStart
 from pipelines.ingest import pairs_of
 from pipelines.rates import for_workers, make_optimizer
 from pipelines.train_run import Run, precision_of
@@ -53,14 +52,10 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
     resumed_from = resume(run, ray.train.get_checkpoint())
     train_rows = ray.train.get_dataset_shard("train")
     val_rows = ray.train.get_dataset_shard("val")
-    batches: Iterable[Any] = _shuffled(run, train_rows, run.epoch)
     while run.epoch < run.solver.epochs:
         started = time.monotonic()
-        losses, step_seconds = _train_epoch(run, batches)
+        losses, step_seconds = _train_epoch(run, train_rows)
         trained = time.monotonic()
-        if run.epoch + 1 < run.solver.epochs:
-            # Ray Data starts anew and the shuffle buffer fills while the network is validated.
-            batches = HeadStart(_shuffled(run, train_rows, run.epoch + 1))
         confusions = validate(run, val_rows)
         if not confusions[0].counts.any():
             raise InputError("no validation image has a pixel that is not void; give another --val")
@@ -136,21 +131,7 @@ def _start(settings: dict[str, Any]) -> Run:
     return run
 
 
-def _shuffled(run: Run, rows: Any, epoch: int) -> Iterator[Any]:
-    """The training rows in batches, in the order of that epoch; the first call starts Ray Data."""
-    batches: Iterator[Any] = iter(
-        rows.iter_batches(
-            batch_size=run.solver.images_per_pass,
-            batch_format="pyarrow",
-            prefetch_batches=2,
-            local_shuffle_buffer_size=max(run.shuffle_buffer, run.solver.images_per_pass),
-            local_shuffle_seed=run.solver.seed + epoch,
-        )
-    )
-    return batches
-
-
-def _train_epoch(run: Run, batches: Iterable[Any]) -> tuple[list[float], float]:
+def _train_epoch(run: Run, rows: Any) -> tuple[list[float], float]:
     """One pass over the training rows; each task's mean loss per valid pixel, and seconds in steps.
 
     The others went by waiting for rows, and for their images to be decoded.
@@ -160,6 +141,13 @@ def _train_epoch(run: Run, batches: Iterable[Any]) -> tuple[list[float], float]:
     rng = np.random.default_rng([run.solver.seed, run.epoch, run.rank])
     backbone = run.network.backbone
     cells = coordinates(backbone.path(backbone.top))
+    batches = rows.iter_batches(
+        batch_size=run.solver.images_per_pass,
+        batch_format="pyarrow",
+        prefetch_batches=2,
+        local_shuffle_buffer_size=max(run.shuffle_buffer, run.solver.images_per_pass),
+        local_shuffle_seed=run.solver.seed + run.epoch,
+    )
     before = run.images
     totals = torch.zeros((len(run.config.spec.tasks), 2), dtype=torch.float64)  # loss, weight
     said = started = time.monotonic()
@@ -187,7 +175,7 @@ def _per_pixel(totals: torch.Tensor) -> list[float]:
     return [loss / weight if weight > 0 else 0.0 for loss, weight in totals.tolist()]
 
 
-def _in_step(run: Run, batches: Iterable[Any]) -> Iterator[list[list[Pair]]]:
+def _in_step(run: Run, batches: Iterator[Any]) -> Iterator[list[list[Pair]]]:
     """The worker's passes of each step, then none until every worker is done; counts the images."""
     mine = iter(batches)
     while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -100,51 +99,12 @@ def test_an_epoch_sees_each_image_once_in_steps_of_passes(monkeypatch, solver, s
 
     monkeypatch.setattr(train_loop, "train_step", step)
     run = make_run(solver)
-    losses, step_seconds = train_loop._train_epoch(run, train_loop._shuffled(run, Rows(), 0))
+    losses, step_seconds = train_loop._train_epoch(run, Rows())
     assert losses == [3.0, 0.25]
     assert 0 <= step_seconds < 60
     assert [images for images, _ in seen] == steps
     assert run.images == 5
     assert seen[-1][1] == pytest.approx(1 / solver.epochs)
-
-
-class Shard:
-    """What Ray Train gives a worker, which notes who asks for what."""
-
-    def __init__(self, name, notes, asked):
-        self.name, self.notes, self.asked = name, notes, asked
-
-    def iter_batches(self, *, local_shuffle_seed=None, **options):
-        self.notes.append((self.name, local_shuffle_seed))
-        if self.name == "train":
-            self.asked.set()
-        elif len([name for name, _ in self.notes if name == "val"]) < 3:
-            assert self.asked.wait(60), "validation waits in vain for the next epoch to start"
-        yield from Rows().iter_batches(**options)
-
-
-def test_the_next_epoch_starts_during_validation_and_none_after_the_last(monkeypatch):
-    notes: list[tuple[str, int | None]] = []
-    images: list[int] = []
-    asked = threading.Event()
-    shards = {name: Shard(name, notes, asked) for name in ("train", "val")}
-    run = make_run(Solver(batch_size=2, epochs=3, seed=7))
-    monkeypatch.setattr(train_loop, "_start", lambda _: run)
-    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
-    monkeypatch.setattr("ray.train.get_dataset_shard", shards.get)
-    monkeypatch.setattr(train_loop, "report", lambda run, _: images.append(run.images))
-    train_epoch = train_loop._train_epoch
-
-    def epoch(run, batches):
-        result = train_epoch(run, batches)
-        asked.clear()
-        return result
-
-    monkeypatch.setattr(train_loop, "_train_epoch", epoch)
-    train_loop._run({})
-    assert [seed for name, seed in notes if name == "train"] == [7, 8, 9]
-    assert [name for name, _ in notes][-1] == "val"
-    assert images == [5, 10, 15]
 
 
 def test_validation_scores_every_task_and_the_history_names_further_ones():
@@ -200,7 +160,7 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, mon
         "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
     )
     first = make_run(Solver(lr=1e-9, precision="fp32"))
-    train_loop._train_epoch(first, train_loop._shuffled(first, Rows(), 0))
+    train_loop._train_epoch(first, Rows())
     first.epoch = 1
     report(first, {})
     second = make_run(Solver(lr=1e-12, momentum=0.5, weight_decay=0.25, precision="fp32"))
