@@ -91,7 +91,7 @@ class Infer:
                 "not_finite" if isinstance(outcome, fcn_model.NonFiniteError) else "out_of_memory"
             )
             return item.failed(kind, str(outcome))
-        done = replace(item, form="mask", data=outcome.data.cast("B"), planes=())
+        done = replace(item, form="mask", data=outcome.tobytes(), planes=())
         return encoded(done, self.job.classes) if outcome.size > SENT_PIXELS else done
 
 

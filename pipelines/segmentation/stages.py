@@ -130,8 +130,8 @@ def decoded(item: Item, job: Job) -> Item:
             found = f"{plane.shape[0]}x{plane.shape[1]}"
             text = f"its {name} is {found} pixels (height x width), the image {height}x{width}"
             return item.failed("plane_size", text)
-        planes.append(plane.data.cast("B"))
-    rgb = image.data.cast("B")
+        planes.append(plane.tobytes())
+    rgb = image.tobytes()
     return replace(item, form="rgb", data=rgb, planes=tuple(planes), height=height, width=width)
 
 

@@ -36,7 +36,11 @@ earlier part still holds."""
 
 @dataclass(frozen=True)
 class Item:
-    """One record on its way: ``data`` and the network's further ``planes`` are as ``form`` says."""
+    """One record on its way: ``data`` and the network's further ``planes`` are as ``form`` says.
+
+    Both are bytes, or buffers of the table that they came in. A view of an array would work, and
+    the array would never be freed: pyarrow 26 keeps a reference to every view that it converts.
+    """
 
     key: str
     uri: str

@@ -1,0 +1,86 @@
+"""What a unit's stages hold in memory is gone when the unit is."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import images
+from pipelines.decoding import MEASURED
+from pipelines.masks.generation import Generation
+from pipelines.segmentation.inference import Infer
+from pipelines.segmentation.stages import Job, decoded, encode_and_commit, fetch_and_decode
+from pipelines.segmentation.unit_row import Item, UnitRow
+from pipelines.sources import open_source
+from tests.support import made
+from tests.support.tiny import save_checkpoint
+
+
+def watched(function: Callable[..., Any], seen: list[weakref.ref[Any]]) -> Callable[..., Any]:
+    """``function``, and references to the arrays that it gives, which keep none alive."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        made = function(*arguments, **options)
+        arrays = made if isinstance(made, list) else [made]
+        seen.extend(weakref.ref(array) for array in arrays)
+        return made
+
+    return call
+
+
+def job_for(folder: Path, planes: tuple[str, ...] = ()) -> Job:
+    config = save_checkpoint(folder / "checkpoint", seed=1)
+    return Job(
+        checkpoint=(folder / "checkpoint").as_uri(),
+        output=(folder / "out").as_uri(),
+        generation=Generation(
+            model=config.digest, network=config.spec.name, precision="fp32", max_pixels=10**6
+        ),
+        classes=config.classes,
+        batch_pixels=10**6,
+        tile_pixels=10**6,
+        record_seconds=60,
+        actors_per_node=1,
+        planes=planes,
+    )
+
+
+def test_pixels_and_masks_do_not_outlive_their_unit(tmp_path: Path, monkeypatch) -> None:
+    # pyarrow 26 never lets go of a view that it made an array of: each image would stay for ever.
+    folder = tmp_path / "images"
+    made.fill(folder, {f"{index}.png": made.png(made.picture(index)) for index in range(3)})
+    (unit,) = open_source(str(folder)).units
+    job = job_for(tmp_path)
+    network = Infer(job)
+    pixels: list[weakref.ref[Any]] = []
+    masks: list[weakref.ref[Any]] = []
+    monkeypatch.setattr(images, "decode_image", watched(images.decode_image, pixels))
+    monkeypatch.setattr(network.segmenter, "batch", watched(network.segmenter.batch, masks))
+
+    table = pa.Table.from_pylist([UnitRow(unit.to_json()).new()])
+    receipt = encode_and_commit(network(fetch_and_decode(table, job)), job)
+
+    assert "committed" in receipt["receipt"][0].as_py()
+    gc.collect()
+    assert [len(pixels), len(masks)] == [3, 3]
+    assert [each() for each in (*pixels, *masks)] == [None] * 6
+
+
+def test_planes_do_not_outlive_their_table(tmp_path: Path, monkeypatch) -> None:
+    depth, picture = np.full((4, 5), 7, np.uint16), made.picture(0, 4, 5)
+    seen: list[weakref.ref[Any]] = []
+    monkeypatch.setitem(MEASURED, "depth", watched(lambda _data: depth.copy(), seen))
+    encoded = Item("k", "u", "e", "encoded", made.png(picture), (b"d",))
+    row = UnitRow("{}", items=[decoded(encoded, job_for(tmp_path, ("depth",)))])
+    (back,) = UnitRow.from_table(row.to_table()).items
+    assert bytes(back.planes[0]) == depth.tobytes()
+    assert bytes(back.data) == picture.tobytes()
+    del row, back
+    gc.collect()
+    assert [each() for each in seen] == [None]
