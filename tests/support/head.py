@@ -14,6 +14,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from jobs import local_cluster
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 START_SECONDS = 90
@@ -34,7 +36,9 @@ class Head:
             "RAY_AUTH_TOKEN": token,
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        self.environment.pop("RAY_ADDRESS", None)
+        # A job that ran in this process may have left the settings of a cluster of its own.
+        for name in ("RAY_ADDRESS", *(setting.name for setting in local_cluster.SETTINGS)):
+            self.environment.pop(name, None)
         command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
         command += [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=8"]
         command += [f"--ray-client-server-port={client}", f"--temp-dir={self.folder}"]
