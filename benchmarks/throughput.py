@@ -19,14 +19,11 @@ by stage, and what of the job's start took how long.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +35,7 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.running import ROOT, run
+from benchmarks.running import ROOT, run, serving
 from fcn_model import FCN, ClassList, ModelConfig, Segmenter, checkpoint
 from fcn_model.normalize import TORCHVISION
 from pipelines import images, storage
@@ -46,7 +43,6 @@ from pipelines.masks.first_unit import FIRST_RECORDS
 from pipelines.segmentation.settings import SegmentConfig
 from tests.support import made
 from tests.support.networks import random_network
-from tests.support.seaweed import Seaweed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +127,6 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         quotients = [turn.peer_seconds / turn.job_seconds for turn in turns]
         ratios.append(Ratio("peer's seconds ÷ job's", quotients, 3))
     return ratios, where
-
-
-@contextmanager
-def serving() -> Iterator[Seaweed]:
-    """A store, and the environment in which every process finds it."""
-    server = Seaweed()
-    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over ours
-    os.environ.update(server.environment)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def a_network(net: str) -> tuple[FCN, ModelConfig]:

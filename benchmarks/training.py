@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.running import run
+from benchmarks.running import ROOT, run, serving
 from benchmarks.throughput import photo
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES
@@ -33,9 +33,6 @@ from pipelines.images import encode_mask
 from pipelines.training import KEEP_MEMORY
 from tests.support import made
 from tests.support.proxy import FaultProxy
-from tests.support.seaweed import Seaweed
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +64,15 @@ def main() -> None:
 
 def measure(options: Options) -> list[Ratio]:
     """Rate, waiting and bytes read."""
-    server = Seaweed()
-    os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would win over the proxy
-    os.environ.update(server.environment)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            root = server.uri("training")
-            shards = prepared(root, options, Path(folder))
-            size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
-            before = plain_loop(options)
-            with FaultProxy(server.endpoint) as proxy:
-                history = the_job(proxy, root, shards, options)
-            after = plain_loop(options)
-            read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
-    finally:
-        server.stop()
+    with tempfile.TemporaryDirectory() as folder, serving() as server:
+        root = server.uri("training")
+        shards = prepared(root, options, Path(folder))
+        size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
+        before = plain_loop(options)
+        with FaultProxy(server.endpoint) as proxy:
+            history = the_job(proxy, root, shards, options)
+        after = plain_loop(options)
+        read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
     counted = history[1:]
     rates = [
         (entry["images"] - previous["images"]) / entry["train_seconds"]

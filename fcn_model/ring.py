@@ -12,7 +12,6 @@ since those of the surroundings flow through the maps of zeros.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -161,8 +160,8 @@ def _pays(trunk: Trunk, images_NCHW: Tensor, kept: KeptZeros | None) -> bool:
 
 def is_busy(images_NCHW: Tensor) -> bool:
     """Whether a GPU takes longer for a batch than it takes to launch its kernels."""
-    count, _, *size = images_NCHW.shape
-    return count * math.prod(size) >= BUSY_PIXELS
+    count, _, height, width = images_NCHW.shape
+    return count * height * width >= BUSY_PIXELS
 
 
 def _joined(maps: Sequence[Tensor], order: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,15 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.masks.generation import Generation, data_uri
+from pipelines.masks.generation import data_uri
 from pipelines.segmentation import child, isolation, messages
 from pipelines.segmentation.confined import ChildError
 from pipelines.segmentation.inference import Infer
 from pipelines.segmentation.isolation import Limits, segment_alone, tried
 from pipelines.segmentation.stages import Job, encode_and_commit, encoded, fetch_and_decode
 from pipelines.segmentation.unit_row import Item, UnitRow
-from pipelines.sources import open_source
 from tests.support import made, poison
-from tests.support.tiny import save_checkpoint
+from tests.support.stage_job import job_for, unit_of
 
 LIMITS = Limits(record_seconds=6, record_bytes=250 << 20)
 """On a busy machine it takes seconds to grow so far."""
@@ -42,31 +40,6 @@ def blocks(seed: int, height: int = 48, width: int = 72) -> np.ndarray:
     """(H, W, 3) uint8: six blocks of colour."""
     side = np.ones((height // 2, width // 3, 1), np.uint8)
     return np.kron(made.picture(seed, 2, 3), side)
-
-
-def unit_of(folder: Path, files: dict[str, bytes]) -> UnitRow:
-    """One unit of all the files, in the order of their names."""
-    made.fill(folder, files)
-    (unit,) = open_source(str(folder)).units
-    return UnitRow(unit.to_json())
-
-
-def job_for(folder: Path, checkpoint: Path, output: str = "out") -> Job:
-    """Images of one a batch, so that each has the same arithmetic in company and alone."""
-    config = save_checkpoint(checkpoint, seed=1)  # its masks of blocks hold several classes
-    generation = Generation(
-        model=config.digest, network=config.spec.name, precision="fp32", max_pixels=40_000_000
-    )
-    return Job(
-        checkpoint=storage.parse_uri(str(checkpoint)),
-        output=storage.parse_uri(str(folder / output)),
-        generation=generation,
-        classes=config.class_lists[0],
-        batch_pixels=1,
-        tile_pixels=8_000_000,
-        record_seconds=60,
-        actors_per_node=1,
-    )
 
 
 def rows_of(job: Job, receipt: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,7 +76,7 @@ def test_records_that_break_their_process_become_one_error_row_each_and_the_rest
     }
     row = unit_of(tmp_path / "images", files)
     monkeypatch.syspath_prepend(str(poison.install(tmp_path / "poison")))
-    job = job_for(tmp_path, tmp_path / "checkpoint")
+    job = job_for(tmp_path)
 
     receipt = segment_alone(row, job, LIMITS)
 
@@ -180,7 +153,7 @@ def test_a_record_is_blamed_by_a_fresh_process_in_a_second_try_or_else_in_the_th
 
 def test_a_child_that_cannot_start_fails_the_unit_and_blames_no_record(tmp_path, monkeypatch):
     row = unit_of(tmp_path / "images", {"0.png": made.png(made.picture(0))})
-    job = job_for(tmp_path, tmp_path / "checkpoint")
+    job = job_for(tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     receipt = segment_alone(row, job, LIMITS)
     assert receipt["outcome"] == "failed"
@@ -192,7 +165,7 @@ def test_a_child_that_cannot_start_fails_the_unit_and_blames_no_record(tmp_path,
 def test_a_unit_full_of_culprits_fails_instead_of_becoming_error_rows(tmp_path, monkeypatch):
     files = {f"{index}.png": made.png(made.picture(index)) for index in range(4)}
     row = unit_of(tmp_path / "images", files)
-    job = job_for(tmp_path, tmp_path / "checkpoint")
+    job = job_for(tmp_path)
 
     def segment(self, item: Item) -> Item:
         raise ChildError("crash", "SIGILL while decoding", foreign=False, fresh=True)
@@ -209,7 +182,7 @@ def test_a_unit_full_of_culprits_fails_instead_of_becoming_error_rows(tmp_path, 
 def test_a_child_does_not_outlive_a_parent_that_is_killed_while_it_hangs(tmp_path):
     picture = poison.poisoned(made.picture(0), "decode", "hang")
     row = unit_of(tmp_path / "images", {"0.png": made.png(picture)})
-    job = job_for(tmp_path, tmp_path / "checkpoint")
+    job = job_for(tmp_path)
     folder = poison.install(tmp_path / "poison")
     code = """
 import json, sys
@@ -253,7 +226,7 @@ def test_the_program_tells_its_phases_and_passes_errors_on_as_text(tmp_path, mon
             return row.to_table()
 
     monkeypatch.setattr("pipelines.segmentation.inference.Infer", FakeInfer)
-    job = replace(job_for(tmp_path, tmp_path / "checkpoint"), planes=("depth",))
+    job = replace(job_for(tmp_path), planes=("depth",))
     item = Item("käy", "u", "e", "rgb", bytes(2 * 3 * 3), (bytes(2 * 3 * 2),), 2, 3)
     requests = [messages.pack({"job": messages.job_out(job)})]
     requests += [messages.pack(*messages.item_out(item))] * 2
@@ -271,7 +244,7 @@ def test_the_program_tells_its_phases_and_passes_errors_on_as_text(tmp_path, mon
 
 
 def test_jobs_and_records_pass_as_messages_unchanged(tmp_path):
-    job = replace(job_for(tmp_path, tmp_path / "checkpoint"), planes=("depth", "hha"))
+    job = replace(job_for(tmp_path), planes=("depth", "hha"))
     assert messages.job_in(json.loads(json.dumps(messages.job_out(job)))) == job
     item = Item("k", "u", "e", "rgb", b"123456", (b"78", b""), 1, 2, attempts=2, counts=[3, 4])
     received = bytearray(messages.pack(*messages.item_out(item)) + b"fcn1 and so on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,11 @@ import pyarrow as pa
 
 from pipelines import images
 from pipelines.decoding import MEASURED
-from pipelines.masks.generation import Generation
 from pipelines.segmentation.inference import Infer
-from pipelines.segmentation.stages import Job, decoded, encode_and_commit, fetch_and_decode
+from pipelines.segmentation.stages import decoded, encode_and_commit, fetch_and_decode
 from pipelines.segmentation.unit_row import Item, UnitRow
-from pipelines.sources import open_source
 from tests.support import made
-from tests.support.tiny import save_checkpoint
+from tests.support.stage_job import job_for, unit_of
 
 
 def watched(function: Callable[..., Any], seen: list[weakref.ref[Any]]) -> Callable[..., Any]:
@@ -34,36 +33,17 @@ def watched(function: Callable[..., Any], seen: list[weakref.ref[Any]]) -> Calla
     return call
 
 
-def job_for(folder: Path, planes: tuple[str, ...] = ()) -> Job:
-    config = save_checkpoint(folder / "checkpoint", seed=1)
-    return Job(
-        checkpoint=(folder / "checkpoint").as_uri(),
-        output=(folder / "out").as_uri(),
-        generation=Generation(
-            model=config.digest, network=config.spec.name, precision="fp32", max_pixels=10**6
-        ),
-        classes=config.classes,
-        batch_pixels=10**6,
-        tile_pixels=10**6,
-        record_seconds=60,
-        actors_per_node=1,
-        planes=planes,
-    )
-
-
 def test_pixels_and_masks_do_not_outlive_their_unit(tmp_path: Path, monkeypatch) -> None:
     # pyarrow 26 never lets go of a view that it made an array of: each image would stay for ever.
-    folder = tmp_path / "images"
-    made.fill(folder, {f"{index}.png": made.png(made.picture(index)) for index in range(3)})
-    (unit,) = open_source(str(folder)).units
-    job = job_for(tmp_path)
+    files = {f"{index}.png": made.png(made.picture(index)) for index in range(3)}
+    row, job = unit_of(tmp_path / "images", files), job_for(tmp_path)
     network = Infer(job)
     pixels: list[weakref.ref[Any]] = []
     masks: list[weakref.ref[Any]] = []
     monkeypatch.setattr(images, "decode_image", watched(images.decode_image, pixels))
     monkeypatch.setattr(network.segmenter, "batch", watched(network.segmenter.batch, masks))
 
-    table = pa.Table.from_pylist([UnitRow(unit.to_json()).new()])
+    table = pa.Table.from_pylist([row.new()])
     receipt = encode_and_commit(network(fetch_and_decode(table, job)), job)
 
     assert "committed" in receipt["receipt"][0].as_py()
@@ -77,7 +57,8 @@ def test_planes_do_not_outlive_their_table(tmp_path: Path, monkeypatch) -> None:
     seen: list[weakref.ref[Any]] = []
     monkeypatch.setitem(MEASURED, "depth", watched(lambda _data: depth.copy(), seen))
     encoded = Item("k", "u", "e", "encoded", made.png(picture), (b"d",))
-    row = UnitRow("{}", items=[decoded(encoded, job_for(tmp_path, ("depth",)))])
+    job = replace(job_for(tmp_path), planes=("depth",))
+    row = UnitRow("{}", items=[decoded(encoded, job)])
     (back,) = UnitRow.from_table(row.to_table()).items
     assert bytes(back.planes[0]) == depth.tobytes()
     assert bytes(back.data) == picture.tobytes()
