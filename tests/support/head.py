@@ -72,7 +72,10 @@ class Head:
     def job(
         self, command: str, *arguments: str, seconds: int = 180
     ) -> subprocess.CompletedProcess[str]:
-        """``ray job COMMAND …``; waits for the head's agent, which comes some seconds later."""
+        """``ray job COMMAND …``; waits for the head's agent, which comes some seconds later.
+
+        Raises RuntimeError with the head's log if it has ended.
+        """
         deadline = time.monotonic() + START_SECONDS
         while True:
             done = subprocess.run(
@@ -83,6 +86,8 @@ class Head:
                 env=self.environment,
                 check=False,
             )
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the head has ended:\n{self._said()}")
             if "No available agent" not in done.stderr or time.monotonic() > deadline:
                 return done
             time.sleep(1)
@@ -109,9 +114,12 @@ class Head:
                     return
             except OSError as error:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    text = (self.folder / "head.log").read_text()
-                    raise RuntimeError(f"the head does not take jobs ({error}):\n{text}") from error
+                    text = f"the head does not take jobs ({error}):\n{self._said()}"
+                    raise RuntimeError(text) from error
                 time.sleep(0.5)
+
+    def _said(self) -> str:
+        return (self.folder / "head.log").read_text()
 
 
 def _free_ports(count: int) -> list[int]:
