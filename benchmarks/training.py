@@ -79,7 +79,7 @@ def measure(options: Options) -> list[Ratio]:
         for previous, entry in zip(history, counted, strict=False)
     ]
     bare = (before + after) / 2
-    passes = 2 * len(history)  # val is the same shards
+    passes = len(history) + 1  # val is the same shards, and fetched once
     waits = [1 - entry["step_seconds"] / entry["train_seconds"] for entry in counted]
     return [
         Ratio("job ÷ plain loop, images/s", [rate / bare for rate in rates], 0.95),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,12 +19,13 @@ from fcn_model.geometry import coordinates
 from fcn_model.precision import training_format
 from fcn_model.ring import KeptZeros
 from pipelines import checkpoints, cluster, storage
+from pipelines.ahead import ahead
 from pipelines.augment import View, augment
-from pipelines.batches import collate, plane_of
+from pipelines.batches import Batch, collate, plane_of
 from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
-from pipelines.ingest import pairs_of
 from pipelines.rates import for_workers, make_optimizer
+from pipelines.train_pairs import KeptPairs, TrainPairs
 from pipelines.train_run import Run, precision_of
 from pipelines.train_settings import TrainConfig
 from pipelines.train_state import report, resume
@@ -50,28 +52,32 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
     run = _start(settings)
     resumed_from = resume(run, ray.train.get_checkpoint())
-    train_rows = ray.train.get_dataset_shard("train")
-    val_rows = ray.train.get_dataset_shard("val")
-    while run.epoch < run.solver.epochs:
-        started = time.monotonic()
-        losses, step_seconds = _train_epoch(run, train_rows)
-        trained = time.monotonic()
-        confusions = validate(run, val_rows)
-        if not confusions[0].counts.any():
-            raise InputError("no validation image has a pixel that is not void; give another --val")
-        run.epoch += 1
-        metrics = _metrics(run, losses, confusions) | {
-            "train_seconds": round(trained - started, 1),
-            "step_seconds": round(step_seconds, 1),
-            "val_seconds": round(time.monotonic() - trained, 1),
-        }
-        run.history.append(metrics)
-        run.say(
-            f"epoch {run.epoch}/{run.solver.epochs}: loss {metrics['loss']:.4f} per pixel, val "
-            f"mean IU {metrics['mean_iu']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.4f}, "
-            f"{metrics['train_seconds']} + {metrics['val_seconds']} s"
-        )
-        report(run, metrics)
+    val = KeptPairs(ray.train.get_dataset_shard("val"))
+    with closing(_train_pairs(run)) as training:
+        training.allow()
+        beside = False  # whether an epoch is fetched beside the one before it
+        while run.epoch < run.solver.epochs:
+            started = time.monotonic()
+            losses, step_seconds = _train_epoch(run, training.epoch(run.epoch))
+            trained = time.monotonic()
+            confusions = validate(run, val)
+            if not confusions[0].counts.any():
+                raise InputError(
+                    "no validation image has a pixel that is not void; give another --val"
+                )
+            training.allow()
+            if not beside:
+                beside = run.agreed(val.kept)
+                training.allow() if beside else val.forget()
+            run.epoch += 1
+            metrics = _metrics(run, losses, confusions) | {
+                "train_seconds": round(trained - started, 1),
+                "step_seconds": round(step_seconds, 1),
+                "val_seconds": round(time.monotonic() - trained, 1),
+            }
+            run.history.append(metrics)
+            run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
+            report(run, metrics)
     return {"history": run.history, "resumed_from": resumed_from}
 
 
@@ -91,6 +97,15 @@ def _metrics(run: Run, losses: Sequence[float], confusions: Sequence[Confusion])
         if len(losses) > 1:
             metrics[f"loss_{task.name}"] = loss
     return metrics
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    """An epoch's metrics as they are shown."""
+    return (
+        f"loss {metrics['loss']:.4f} per pixel, val mean IU {metrics['mean_iu']:.4f}, "
+        f"pixel accuracy {metrics['pixel_accuracy']:.4f}, "
+        f"{metrics['train_seconds']} + {metrics['val_seconds']} s"
+    )
 
 
 def _start(settings: dict[str, Any]) -> Run:
@@ -131,32 +146,29 @@ def _start(settings: dict[str, Any]) -> Run:
     return run
 
 
-def _train_epoch(run: Run, rows: Any) -> tuple[list[float], float]:
-    """One pass over the training rows; each task's mean loss per valid pixel, and seconds in steps.
+def _train_pairs(run: Run) -> TrainPairs:
+    """The worker's training pairs, from the run's epoch to its last."""
+    solver = run.solver
+    return TrainPairs(
+        ray.train.get_dataset_shard("train"),
+        range(run.epoch, solver.epochs),
+        buffer=max(run.shuffle_buffer, solver.images_per_pass),
+        more=solver.images_per_pass * solver.iter_size,
+        seed=solver.seed,
+    )
 
-    The others went by waiting for rows, and for their images to be decoded.
+
+def _train_epoch(run: Run, pairs: Iterator[Pair]) -> tuple[list[float], float]:
+    """One pass over the training pairs; each task's mean loss per valid pixel, seconds in steps.
+
+    The others went by waiting for pairs, and for them to be augmented and put together.
     """
     run.model.train()
-    # Seeded by the epoch too: a resumed run must not repeat the draws of its first epoch.
-    rng = np.random.default_rng([run.solver.seed, run.epoch, run.rank])
-    backbone = run.network.backbone
-    cells = coordinates(backbone.path(backbone.top))
-    batches = rows.iter_batches(
-        batch_size=run.solver.images_per_pass,
-        batch_format="pyarrow",
-        prefetch_batches=2,
-        local_shuffle_buffer_size=max(run.shuffle_buffer, run.solver.images_per_pass),
-        local_shuffle_seed=run.solver.seed + run.epoch,
-    )
     before = run.images
     totals = torch.zeros((len(run.config.spec.tasks), 2), dtype=torch.float64)  # loss, weight
     said = started = time.monotonic()
     stepping = 0.0
-    for dealt in _in_step(run, batches):
-        passes = [
-            collate([augment(pair, rng, run.solver, cells) for pair in pairs], run.config)
-            for pairs in dealt
-        ]
+    for passes in _in_step(run, ahead(_steps(run, pairs))):
         ready = time.monotonic()
         totals += train_step(run, passes, share_of_run(run, run.images - before))
         now = time.monotonic()
@@ -175,22 +187,34 @@ def _per_pixel(totals: torch.Tensor) -> list[float]:
     return [loss / weight if weight > 0 else 0.0 for loss, weight in totals.tolist()]
 
 
-def _in_step(run: Run, batches: Iterator[Any]) -> Iterator[list[list[Pair]]]:
+def _steps(run: Run, pairs: Iterator[Pair]) -> Iterator[list[Batch]]:
+    """The worker's passes of each step, until it has no more pairs."""
+    # Seeded by the epoch too: a resumed run must not repeat the draws of its first epoch.
+    rng = np.random.default_rng([run.solver.seed, run.epoch, run.rank])
+    backbone = run.network.backbone
+    cells = coordinates(backbone.path(backbone.top))
+    views = (augment(_seen(run, pair), rng, run.solver, cells) for pair in pairs)
+    passes = iter(lambda: list(islice(views, run.solver.images_per_pass)), [])
+    batches = (collate(each, run.config) for each in passes)
+    return iter(lambda: list(islice(batches, run.solver.iter_size)), [])
+
+
+def _in_step(run: Run, steps: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
     """The worker's passes of each step, then none until every worker is done; counts the images."""
-    mine = iter(batches)
     while True:
-        passes = [_pairs(run, table) for table in islice(mine, run.solver.iter_size)]
-        everyone = int(run.sum_over_workers(torch.tensor(sum(map(len, passes)))))
+        passes = next(steps, [])
+        mine = sum(batch.images for batch in passes)
+        everyone = int(run.sum_over_workers(torch.tensor(mine)))
         if everyone == 0:
             return
         run.images += everyone
         yield passes
 
 
-def _pairs(run: Run, table: Any) -> list[Pair]:
-    """The pairs of a batch of rows, with another plane as their image where the network sees it."""
-    pairs, plane = pairs_of(table), run.config.image_plane
-    return [replace(pair, image=plane_of(pair, plane)) for pair in pairs] if plane else pairs
+def _seen(run: Run, pair: Pair) -> Pair:
+    """The pair, with another plane as its image where that is what the network sees."""
+    plane = run.config.image_plane
+    return replace(pair, image=plane_of(pair, plane)) if plane else pair
 
 
 def share_of_run(run: Run, seen_in_epoch: int) -> float:
@@ -199,14 +223,14 @@ def share_of_run(run: Run, seen_in_epoch: int) -> float:
     return (run.epoch + in_epoch) / run.solver.epochs
 
 
-def validate(run: Run, rows: Any) -> list[Confusion]:
-    """Whole-image masks of every validation row, counted over all workers, for each task."""
+def validate(run: Run, pairs: Iterable[Pair]) -> list[Confusion]:
+    """Whole-image masks of every validation pair, counted over all workers, for each task."""
     run.network.eval()
     zeros = KeptZeros()
     confusions = [Confusion(len(classes)) for classes in run.config.class_lists]
     # One by one: whole images may be much larger than the windows that training sees.
-    for table in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
-        batch = collate([View.of(pair) for pair in _pairs(run, table)], run.config)
+    for pair in pairs:
+        batch = collate([View.of(_seen(run, pair))], run.config)
         images = batch.images_NCHW.to(run.device, memory_format=torch.channels_last)
         with torch.inference_mode(), run.autocast():
             scores = run.config.spec.split(run.network(images, batch.sizes, zeros))

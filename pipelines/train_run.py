@@ -67,3 +67,7 @@ class Run:
         summed = values.to(self.device)
         dist.all_reduce(summed)
         return summed.cpu()
+
+    def agreed(self, mine: bool) -> bool:
+        """Whether every worker says so."""
+        return int(self.sum_over_workers(torch.tensor(int(mine)))) == self.world

@@ -18,6 +18,7 @@ from pipelines.decoding import Pair
 from pipelines.errors import InputError
 from pipelines.ingest import rows_table
 from pipelines.rates import make_optimizer
+from pipelines.train_pairs import fetched
 from pipelines.train_run import Run
 from pipelines.train_settings import Solver
 from pipelines.train_state import report, resume
@@ -55,8 +56,9 @@ class Rows:
     """What Ray Train gives a worker: its rows in batches, here in order."""
 
     def iter_batches(self, *, batch_size, **_):
-        for start in range(0, len(PAIRS), batch_size):
-            yield rows_table(PAIRS[start : start + batch_size], ("geo", "hha"))
+        assert batch_size is None
+        for start in range(0, len(PAIRS), 2):
+            yield rows_table(PAIRS[start : start + 2], ("geo", "hha"))
 
 
 def make_run(solver, config=CONFIG):
@@ -99,7 +101,7 @@ def test_an_epoch_sees_each_image_once_in_steps_of_passes(monkeypatch, solver, s
 
     monkeypatch.setattr(train_loop, "train_step", step)
     run = make_run(solver)
-    losses, step_seconds = train_loop._train_epoch(run, Rows())
+    losses, step_seconds = train_loop._train_epoch(run, fetched(Rows()))
     assert losses == [3.0, 0.25]
     assert 0 <= step_seconds < 60
     assert [images for images, _ in seen] == steps
@@ -107,9 +109,42 @@ def test_an_epoch_sees_each_image_once_in_steps_of_passes(monkeypatch, solver, s
     assert seen[-1][1] == pytest.approx(1 / solver.epochs)
 
 
+class Shard:
+    """What Ray Train gives a worker, which notes when its passes begin and end."""
+
+    def __init__(self, name, notes):
+        self.name, self.notes = name, notes
+
+    def iter_batches(self, **options):
+        self.notes.append(f"{self.name} begins")
+        yield from Rows().iter_batches(**options)
+        self.notes.append(f"{self.name} ends")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_passes_never_overlap_and_kept_validation_needs_but_one(monkeypatch, kept):
+    notes: list[str] = []
+    images: list[int] = []
+    shards = {name: Shard(name, notes) for name in ("train", "val")}
+    run = make_run(Solver(batch_size=2, epochs=4, seed=7))
+    monkeypatch.setattr(train_loop, "_start", lambda _: run)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    monkeypatch.setattr("ray.train.get_dataset_shard", shards.get)
+    monkeypatch.setattr(train_loop, "report", lambda run, _: images.append(run.images))
+    monkeypatch.setattr(Run, "agreed", lambda _run, mine: mine and kept)  # with another worker
+    train_loop._run({})
+    assert images == [5, 10, 15, 20]
+    passes = [note for note in notes if note.endswith("begins")]
+    assert passes.count("train begins") == 4
+    assert passes.count("val begins") == (1 if kept else 4)
+    assert passes[:2] == ["train begins", "val begins"]
+    for begins, ends in zip(notes[::2], notes[1::2], strict=True):
+        assert begins.removesuffix("begins") == ends.removesuffix("ends")
+
+
 def test_validation_scores_every_task_and_the_history_names_further_ones():
     run = make_run(Solver(precision="fp32"))
-    confusions = train_loop.validate(run, Rows())
+    confusions = train_loop.validate(run, PAIRS)
     expected = Confusion(3), Confusion(2)
     for pair in PAIRS:  # image by image, the scores of each task cut out by hand
         with torch.no_grad():
@@ -140,7 +175,7 @@ def test_a_network_of_hha_images_reads_them_in_the_images_place():
         with torch.no_grad():
             scores = run.network(torch.from_numpy(hha).movedim(-1, 0)[None])
         expected.update(pair.label, scores[0].argmax(0).byte().numpy(), 255)
-    assert (train_loop.validate(run, Rows())[0].counts == expected.counts).all()
+    assert (train_loop.validate(run, PAIRS)[0].counts == expected.counts).all()
 
 
 class Checkpoint:
@@ -160,7 +195,7 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, mon
         "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
     )
     first = make_run(Solver(lr=1e-9, precision="fp32"))
-    train_loop._train_epoch(first, Rows())
+    train_loop._train_epoch(first, fetched(Rows()))
     first.epoch = 1
     report(first, {})
     second = make_run(Solver(lr=1e-12, momentum=0.5, weight_decay=0.25, precision="fp32"))
