@@ -66,7 +66,7 @@ def measure(root: str, options: Options) -> tuple[Usage, Usage, float]:
     training = Training(images=options.images, epochs=options.epochs, width=options.width)
     with tempfile.TemporaryDirectory() as folder:
         shards = prepared(root, training, Path(folder))
-    command = [sys.executable, "jobs/train.py", *map(str, arguments(root, shards, training))]
+    command = [sys.executable, "jobs/train.py", *map(str, arguments(root, "b", shards, training))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
         epochs = (line for line in job.stdout if line.startswith("epoch ") and "val mean" in line)

@@ -7,7 +7,7 @@ The job reads shards from a SeaweedFS server on loopback, through a proxy that c
 loop has the same network, optimizer, precision, batch and threads, and its images and labels lie in
 memory as tensors. With two workers the loop's rate is that of one process with all threads, which
 two processes on the same cores would share. The first epoch, in which Ray Data starts, is not
-counted.
+counted. Loop and job take turns; rates of the job are over the loop's, before and after it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ class Options:
     """In an epoch, photographs of 240 x 320."""
     epochs: int = 4
     """Of the job; the first is not counted."""
+    turns: int = 1
+    """Of loop and job."""
     batch: int = 4
     """Images a step, of all workers."""
     side: int = 160
@@ -64,29 +67,33 @@ def main() -> None:
 
 def measure(options: Options) -> list[Ratio]:
     """Rate, waiting and bytes read."""
+    rates: list[float] = []
+    waits: list[float] = []
+    reads: list[float] = []
     with tempfile.TemporaryDirectory() as folder, serving() as server:
         root = server.uri("training")
         shards = prepared(root, options, Path(folder))
         size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
-        before = plain_loop(options)
-        with FaultProxy(server.endpoint) as proxy:
-            history = the_job(proxy, root, shards, options)
         after = plain_loop(options)
-        read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
-    counted = history[1:]
-    rates = [
-        (entry["images"] - previous["images"]) / entry["train_seconds"]
-        for previous, entry in zip(history, counted, strict=False)
-    ]
-    bare = (before + after) / 2
-    passes = len(history) + 1  # val is the same shards, and fetched once
-    waits = [1 - entry["step_seconds"] / entry["train_seconds"] for entry in counted]
+        for turn in range(options.turns):
+            before = after
+            with FaultProxy(server.endpoint) as proxy:
+                history = the_job(proxy, root, f"turn{turn}", shards, options)
+            after = plain_loop(options)
+            read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
+            passes = len(history) + 1  # val is the same shards, and fetched once
+            reads.append(read / size / passes)
+            print(f"loop {before:.2f} and {after:.2f} images/s; job, by epoch:", end="", flush=True)
+            for previous, entry in pairwise(history):
+                rate = (entry["images"] - previous["images"]) / entry["train_seconds"]
+                print(f" {rate:.2f}", end="")
+                rates.append(rate / ((before + after) / 2))
+                waits.append(1 - entry["step_seconds"] / entry["train_seconds"])
+            print(flush=True)
     return [
-        Ratio("job ÷ plain loop, images/s", [rate / bare for rate in rates], 0.95),
+        Ratio("job ÷ plain loop, images/s", rates, 0.95),
         Ratio("share of time waiting for data", waits, 0.05, at_least=False),
-        Ratio(
-            "bytes read ÷ bytes of shards, each pass", [read / size / passes], 1.2, at_least=False
-        ),
+        Ratio("bytes read ÷ bytes of shards, each pass", reads, 1.2, at_least=False),
     ]
 
 
@@ -106,19 +113,21 @@ def prepared(root: str, options: Options, folder: Path) -> str:
     return shards
 
 
-def the_job(proxy: FaultProxy, root: str, shards: str, options: Options) -> list[dict[str, float]]:
+def the_job(
+    proxy: FaultProxy, root: str, name: str, shards: str, options: Options
+) -> list[dict[str, float]]:
     """The history of a run that reads through the proxy."""
-    run("train", *arguments(root, shards, options), endpoint=proxy.endpoint)
-    text = storage.read_bytes(storage.join(root, "runs", "b", "history.json"))
+    run("train", *arguments(root, name, shards, options), endpoint=proxy.endpoint)
+    text = storage.read_bytes(storage.join(root, "runs", name, "history.json"))
     history: list[dict[str, float]] = json.loads(text)
     return history
 
 
-def arguments(root: str, shards: str, options: Options) -> list[object]:
-    """The job's command line; its run lies at ``<root>/runs/b``."""
+def arguments(root: str, name: str, shards: str, options: Options) -> list[object]:
+    """The job's command line; its run lies at ``<root>/runs/<name>``."""
     return [
         *["--train", shards, "--val", shards, "--storage", storage.join(root, "runs")],
-        *["--name", "b", "--crop", options.side, options.side, "--batch-size", options.batch],
+        *["--name", name, "--crop", options.side, options.side, "--batch-size", options.batch],
         *["--epochs", options.epochs, "--num-workers", options.workers],
         *["--width", options.width, "--fc-width", options.fc_width],
         *["--optimizer", "adamw", "--lr", 1e-4, "--loss", "mean", "--precision", "fp32"],
