@@ -32,7 +32,7 @@ SHORT: dict[str, Callable[[], list[Ratio]]] = {
     "throughput small": lambda: throughput.measure(
         throughput.Options(net="small", images=256, repeats=1)
     )[0],
-    "training": lambda: training.measure(training.Options(images=32, epochs=3)),
+    "training": lambda: training.measure(training.Options(images=24, epochs=3)),
 }
 
 

@@ -50,10 +50,14 @@ class Ratio:
         return "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}"
 
     def worse_than(self, recorded: float, tolerance: float = TOLERANCE) -> bool:
-        """Whether the median is beyond the tolerance on the bad side."""
+        """Whether the median is beyond the tolerance on the bad side.
+
+        The tolerance is a share of the recorded ratio; of one that is to be small, as a share of
+        time spent waiting, also of the goal: recorded as 0, it may be a little more.
+        """
         if self.at_least:
             return self.median < recorded * (1 - tolerance)
-        return self.median > recorded * (1 + tolerance)
+        return self.median > recorded + tolerance * max(recorded, self.goal or 0.0)
 
 
 def table(ratios: Iterable[Ratio]) -> str:

@@ -12,7 +12,7 @@ from fcn_model import NetworkSpec, build
 from fcn_model.precision import training_format
 from pipelines.datasets.scenes import CLASSES
 
-SECONDS = 15.0
+SECONDS = 10.0
 WARM_UP = 3
 
 
