@@ -103,14 +103,15 @@ def test_an_error_row_is_raised_as_it_says():
 
 def test_closing_ends_the_thread_wherever_it_waits():
     for allowed in range(2):
-        before = set(threading.enumerate())
-        training = TrainPairs(Shard(), range(2), buffer=2, more=1, seed=0)
+        before, shard = set(threading.enumerate()), Shard()
+        training = TrainPairs(shard, range(2), buffer=2, more=1, seed=0)
         for _ in range(allowed):
             training.allow()
         training.close()
         for thread in set(threading.enumerate()) - before:
             thread.join(LONG)
             assert not thread.is_alive()
+        assert shard.passes <= allowed  # closing begins no pass
 
 
 def test_pairs_that_are_kept_are_fetched_once():
