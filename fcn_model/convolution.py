@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from fcn_model.precision import has_kernels
+from fcn_model.precision import has_kernels, is_nvidia
 from fcn_model.winograd import Winograd, convolved, transformed
 
 MANY_CHANNELS = 128 * 256
@@ -83,7 +83,7 @@ def rectified(
     There bias and ReLU by themselves would each read and write the whole map once more.
     """
     halves = input_NChw.dtype == layer.weight.dtype in HALVES
-    if input_NChw.is_cuda and halves and torch.version.hip is None:
+    if halves and is_nvidia(input_NChw.device):
         return _fused(layer, input_NChw, layer.padding[0] if padding is None else padding)  # type: ignore[arg-type]
     return F.relu_(convolve(layer, kept, input_NChw, padding=padding))
 

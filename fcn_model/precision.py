@@ -1,4 +1,4 @@
-"""What a device computes well: bfloat16 or not, and in which memory format."""
+"""What a device is, and what it computes well: bfloat16 or not, and in which memory format."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def has_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def is_nvidia(device: torch.device) -> bool:
+    """Whether ``device`` is a GPU of NVIDIA's; torch calls those of AMD cuda, too."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def has_kernels(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from fcn_model.precision import is_nvidia
 from fcn_model.ring import is_busy
 
 KEPT = 16
@@ -97,4 +98,4 @@ class Replays(Generic[_Results]):
 
 def _waits(batch_NCHW: Tensor) -> bool:
     """Whether its device would wait for launches."""
-    return batch_NCHW.is_cuda and torch.version.hip is None and not is_busy(batch_NCHW)
+    return is_nvidia(batch_NCHW.device) and not is_busy(batch_NCHW)
