@@ -79,14 +79,15 @@ def test_idle_workers_of_an_own_cluster_end():
         "RAY_idle_worker_killing_time_threshold_ms": "2000",
         "PYTHONPATH": str(ROOT),
     }
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", LOOK],
         env=environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         start_new_session=True,
-    ).stdout
-    found = json.loads(said.splitlines()[-1])
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["later"] < found["idle"], "Ray would keep one for each of eight logical CPUs"

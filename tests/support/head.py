@@ -18,7 +18,8 @@ from jobs import local_cluster
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-START_SECONDS = 90
+START_SECONDS = 240
+"""On a machine that is busy with other tests its dashboard alone has taken more than a minute."""
 
 
 class Head:
@@ -35,6 +36,7 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(START_SECONDS),  # Ray's default is 60
         }
         # A job that ran in this process may have left the settings of a cluster of its own.
         for name in ("RAY_ADDRESS", *(setting.name for setting in local_cluster.SETTINGS)):
