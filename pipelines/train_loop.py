@@ -68,7 +68,10 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
             training.allow()
             if not beside:
                 beside = run.agreed(val.kept)
-                training.allow() if beside else val.forget()
+                if beside:
+                    training.allow()
+                else:
+                    val.forget()
             run.epoch += 1
             metrics = _metrics(run, losses, confusions) | {
                 "train_seconds": round(trained - started, 1),
