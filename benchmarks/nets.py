@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from benchmarks import curves, machine
+from pipelines.sources import open_source
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,8 +105,8 @@ def _unused(options: Options, out: Path) -> list[object]:
     """The arguments that leave out all training images but every so-manieth."""
     if options.every == 1:
         return []
-    lines = (options.data / "camvid" / "train.txt").read_text().splitlines()
-    keys = [line.split()[0].rpartition(".")[0] for line in lines]  # image and label of a pair
+    source = open_source(str(options.data / "camvid"), split="train")
+    keys = [key for unit in source.units for key in unit.keys]
     out.mkdir(parents=True, exist_ok=True)
     unused = [key for index, key in enumerate(keys) if index % options.every]
     (out / "unused.txt").write_text("\n".join(unused))

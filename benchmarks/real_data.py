@@ -27,10 +27,8 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.running import serving
+from benchmarks.running import ROOT, serving
 from pipelines import checkpoint_files, cluster, storage
-
-ROOT = Path(__file__).parents[1]
 
 WEIGHTS = "vgg16_torchvision_features.fp16.npz"
 

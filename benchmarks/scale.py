@@ -27,14 +27,13 @@ import tyro
 
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
-from benchmarks.running import serving
+from benchmarks.running import ROOT, serving
 from benchmarks.throughput import a_network, photo, prepare
 from fcn_model import checkpoint
 from pipelines import storage
 from tests.support import made
 from tests.support.proxy import FaultProxy
 
-ROOT = Path(__file__).parents[1]
 LOOK_SECONDS = 0.2
 
 

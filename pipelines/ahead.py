@@ -21,12 +21,13 @@ class Ahead(Generic[Item]):
     def __init__(self, items: Iterable[Item], room: int) -> None:
         self._room = threading.Semaphore(room)
         self._made: SimpleQueue[tuple[Item] | BaseException] = SimpleQueue()
-        self._closed = threading.Event()
+        self.closed = False
+        """Whether no further item is to be made."""
         threading.Thread(target=self._make, args=(iter(items),), name="ahead", daemon=True).start()
 
     def _make(self, items: Iterator[Item]) -> None:
         try:
-            while self._room.acquire() and not self._closed.is_set():
+            while self._room.acquire() and not self.closed:
                 self._made.put((next(items),))
         except BaseException as error:  # noqa: BLE001  (raised again where the item is taken)
             self._made.put(error)
@@ -48,7 +49,7 @@ class Ahead(Generic[Item]):
 
     def close(self) -> None:
         """No further item is made."""
-        self._closed.set()
+        self.closed = True
         self._room.release()
 
 

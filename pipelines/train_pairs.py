@@ -46,14 +46,13 @@ class TrainPairs:
         self._buffer = buffer
         self._seed = seed
         self._allowed = threading.Semaphore(0)
-        self._over = False
         self._fetched = Ahead(self._all(shard, epochs), buffer + more)
 
     def _all(self, shard: Any, epochs: range) -> Iterator[Pair | None]:
         """The pairs of all epochs, None after each."""
         for _ in epochs:
             self._allowed.acquire()
-            if self._over:
+            if self._fetched.closed:
                 return
             yield from fetched(shard)
             yield None
@@ -87,7 +86,6 @@ class TrainPairs:
 
     def close(self) -> None:
         """Nothing more is fetched."""
-        self._over = True
         self._fetched.close()
         self.allow()
 
