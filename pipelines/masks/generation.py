@@ -16,7 +16,7 @@ from typing import Literal
 from pipelines import storage
 from pipelines.units import Unit
 
-INFERENCE_ABI = 4
+INFERENCE_ABI = 5
 """Raised by hand whenever the same inputs would give other rows than before."""
 
 _PART = re.compile(
