@@ -31,7 +31,7 @@ from benchmarks.throughput import photo
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES
 from pipelines.images import encode_mask
-from pipelines.training import KEEP_MEMORY
+from pipelines.kept_memory import KEEP_MEMORY
 from tests.support import made
 from tests.support.proxy import FaultProxy
 
