@@ -1,6 +1,7 @@
 """The segment job from images in S3 to Parquet masks, beside the bare forward and a peer.
 
     python -m benchmarks.throughput fcn8s
+    python -m benchmarks.throughput fcn8s --precision bf16
     python -m benchmarks.throughput small
 
 It starts a SeaweedFS server on loopback, fills it with JPEG images, in shards and, for the peer, as
@@ -19,6 +20,7 @@ by stage, and what of the job's start took how long.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,11 +38,11 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
-from fcn_model import FCN, ClassList, ModelConfig, Segmenter, checkpoint
+from fcn_model import FCN, ClassList, ModelConfig, checkpoint
 from fcn_model.normalize import TORCHVISION
-from pipelines import images, storage
+from pipelines import storage
+from pipelines.kept_memory import KEEP_MEMORY
 from pipelines.masks.first_unit import FIRST_RECORDS
-from pipelines.segmentation.settings import SegmentConfig
 from tests.support import made
 from tests.support.networks import random_network
 
@@ -59,6 +61,8 @@ class Options:
     """Of the images, in pixels."""
     unit_records: int | None = None
     """Images in a unit; by default 16 for fcn8s, a row group, and 64 for small."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the job and what it is compared with, but for the peer."""
     repeats: int = 3
     """Turns."""
     peer: bool = True
@@ -101,16 +105,19 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         network, config = a_network(options.net)
         checkpoint.save(folder / "checkpoint", network, config)
         encoded = [made.jpg(photo(seed, options.height, options.width)) for seed in range(16)]
+        for index, data in enumerate(encoded):
+            (folder / f"{index:02}.jpg").write_bytes(data)
         loose, shards = server.uri("loose"), server.uri("shards")
         for index in range(count):
             storage.create(storage.join(loose, f"{index:06d}.jpg"), encoded[index % 16])
         prepare(loose, shards)
         for number in range(options.repeats):
             output = server.uri("masks")
+            bare, one_process = references(folder, unit, options.precision)
             turn = Turn(
-                bare(folder, encoded, unit),
-                one_process(folder, encoded, unit),
-                *the_job(folder, shards, output, count, unit),
+                bare,
+                one_process,
+                *the_job(folder, shards, output, count, unit, options.precision),
             )
             if options.peer:
                 turn.peer_seconds = the_peer(folder, loose, folder / f"peer{number}")
@@ -151,58 +158,27 @@ def prepare(pictures: str, shards: str) -> None:
     run("prepare", "--input", pictures, "--output", shards, "--shard-mb", 8)
 
 
-def bare(folder: Path, encoded: list[bytes], unit: int) -> float:
-    """Images per second of the segmenter alone, on arrays in memory."""
-    segment = a_segmenter(folder)
-    pixels = [images.decode_image(data, max_pixels=10**9) for data in encoded]
-    segment.batch(pixels[:unit])
-    return rate(segment.batch, pixels, unit)
-
-
-def one_process(folder: Path, encoded: list[bytes], unit: int) -> float:
-    """Images per second of a loop that decodes, segments and encodes."""
-    segment = a_segmenter(folder)
-
-    def all_of_it(batch: list[bytes]) -> None:
-        pixels = [images.decode_image(data, max_pixels=10**9) for data in batch]
-        for mask in segment.batch(pixels):
-            assert isinstance(mask, np.ndarray)
-            images.encode_mask(mask, segment.config.classes)
-
-    all_of_it(encoded[:unit])
-    return rate(all_of_it, encoded, unit)
-
-
-def a_segmenter(folder: Path) -> Segmenter:
-    """As the job makes it."""
-    settings = SegmentConfig(checkpoint="", output="")
-    network, config = checkpoint.load(folder / "checkpoint")
-    return Segmenter(
-        network,
-        config,
-        batch_pixels=settings.batch_pixels,
-        tile_pixels=settings.tile_pixels,
+def references(folder: Path, unit: int, precision: str) -> tuple[float, float]:
+    """Images per second of `benchmarks.references`, with the memory settings of the job's actor."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.references", str(folder), str(unit), precision],
+        cwd=ROOT,
+        env={**os.environ, **KEEP_MEMORY},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-
-
-def rate(work, items, unit: int) -> float:  # type: ignore[no-untyped-def]
-    """Items per second, for some seconds and at least once through all."""
-    started, done = time.perf_counter(), 0
-    while done < len(items) or time.perf_counter() - started < 5:
-        first = done % len(items)
-        batch = items[first : first + unit]
-        work(batch)
-        done += len(batch)
-    return done / (time.perf_counter() - started)
+    bare, one_process = map(float, done.stdout.split())
+    return bare, one_process
 
 
 def the_job(
-    folder: Path, archive: str, output: str, count: int, unit: int
+    folder: Path, archive: str, output: str, count: int, unit: int, precision: str
 ) -> tuple[float, float, dict[str, float]]:
     """Images per second between the first part and the last, all seconds, those of its phases."""
     places = ["--input", archive, "--output", output, "--checkpoint", folder / "checkpoint"]
     started = time.time()
-    run("segment", *places, "--unit-records", unit)
+    run("segment", *places, "--unit-records", unit, "--precision", precision)
     seconds = time.time() - started
     reached = last_record(output)["reached"]
     times = [started, *reached.values()]
