@@ -26,8 +26,9 @@ class Segment:
     """How the input is laid out; auto looks."""
     split: str | None = None
     """Split, where the layout has splits."""
-    unit_records: int = 128
-    """Images per unit, at most; a tar is one unit. What was planned before keeps its units."""
+    unit_records: int | None = None
+    """Images per unit, at most; by default 128, in large archives of small images up to 512. A tar
+    is one unit. What was planned before keeps its units."""
     dry_run: bool = False
     """Look, check and estimate; write nothing."""
     run: SegmentConfig

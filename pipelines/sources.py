@@ -24,6 +24,14 @@ Layout = Literal["shards", "tar", Folder]
 
 MANIFEST = "manifest.parquet"
 
+UNIT_BYTES = 64 << 20
+"""A unit's, at most, unless one image or row group has more."""
+
+FEW_RECORDS, MANY_RECORDS = 128, 512
+MANY_BYTES = 16 << 20
+UNITS = 64
+"""See `fitting`. Of photographs `MANY_BYTES` are some 150, with pixels for 80 MB."""
+
 _FOOTERS_AT_ONCE = 16
 
 
@@ -34,7 +42,7 @@ class Source:
     ``classes`` is the class list of labelled data; None for an unlabelled archive. ``planes`` are
     what every record has beside image and label, ``tasks`` the class lists of those that are
     labels. ``excluded`` counts the images that were left out on demand. ``unit_records`` and
-    ``unit_bytes`` are the limits by which it was cut.
+    ``unit_bytes`` are the limits by which it was cut, None for as many as are `fitting`.
     """
 
     uri: str
@@ -45,8 +53,8 @@ class Source:
     tasks: Mapping[str, ClassList] = field(default_factory=dict)
     planes: tuple[str, ...] = ()
     excluded: int = 0
-    unit_records: int = 256
-    unit_bytes: int = 64 << 20
+    unit_records: int | None = 256
+    unit_bytes: int = UNIT_BYTES
 
     @property
     def records(self) -> int | None:
@@ -87,8 +95,8 @@ def open_source(
     layout: Layout | Literal["auto"] = "auto",
     split: str | None = None,
     exclude: Sequence[str] = (),
-    unit_records: int = 256,
-    unit_bytes: int = 64 << 20,
+    unit_records: int | None = 256,
+    unit_bytes: int = UNIT_BYTES,
 ) -> Source:
     """List ``uri``, find out what it is and cut it into units.
 
@@ -100,7 +108,8 @@ def open_source(
     is a split of its own.
 
     A unit is one tar; or consecutive row groups of one shard, or consecutive files, of up to
-    ``unit_records`` records and ``unit_bytes`` bytes, but at least one group or file.
+    ``unit_records`` records, or None for as many as are `fitting`, and ``unit_bytes`` bytes, but at
+    least one group or file.
 
     Raises InputError if nothing or a mixture is found, or the layout is not as it should be, and
     NotFoundError for what is missing.
@@ -137,14 +146,25 @@ def open_source(
     refs = _shards(tree, ".parquet")
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(read_footer, refs))
+    rows = sum(sum(footer.group_rows) for footer in footers)
+    most = unit_records or fitting(rows, sum(ref.size for ref in refs))
     units = (
         unit
         for ref, footer in zip(refs, footers, strict=True)
-        for unit in _ranges(ref, footer, unit_records, unit_bytes)
+        for unit in _ranges(ref, footer, most, unit_bytes)
     )
     classes, tasks = _shard_classes(tree, refs, footers)
     planes = footers[0].planes
-    return Source(root, "shards", classes, tuple(units), tasks=tasks, planes=planes)
+    return Source(
+        root,
+        "shards",
+        classes,
+        tuple(units),
+        tasks=tasks,
+        planes=planes,
+        unit_records=unit_records,
+        unit_bytes=unit_bytes,
+    )
 
 
 def _tree(root: str) -> Tree:
@@ -214,17 +234,17 @@ def _planes_of(listing: Listing) -> tuple[str, ...]:
     return tuple(name for name, _ in listing.samples[0].planes)
 
 
-def _listed_units(listing: Listing, unit_records: int, unit_bytes: int) -> Iterator[Unit]:
+def _listed_units(listing: Listing, unit_records: int | None, unit_bytes: int) -> Iterator[Unit]:
     samples, rules = listing.samples, tuple(listing.rules.items())
     if listing.one_file:
         file = samples[0].image
         sizes = [nyu_records.record_bytes(file)] * len(samples)
-        for start, stop in cut([1] * len(samples), sizes, unit_records, unit_bytes):
+        for start, stop in cut_files(sizes, unit_records, unit_bytes):
             keys = tuple(sample.key for sample in samples[start:stop])
             yield Unit("nyud-mat", (file,), keys=keys, rules=rules)
         return
     sizes = [sample.image.size + sum(ref.size for _, ref in sample.planes) for sample in samples]
-    for start, stop in cut([1] * len(samples), sizes, unit_records, unit_bytes):
+    for start, stop in cut_files(sizes, unit_records, unit_bytes):
         group = samples[start:stop]
         labels = tuple(sample.label for sample in group)
         yield Unit(
@@ -241,12 +261,31 @@ def _listed_units(listing: Listing, unit_records: int, unit_bytes: int) -> Itera
 
 
 def _ranges(ref: ObjectRef, footer: Footer, unit_records: int, unit_bytes: int) -> Iterator[Unit]:
-    """Units of consecutive row groups. Ranges follow from the shard alone, never from load."""
+    """Units of consecutive row groups. Ranges follow from shard and limits, never from load."""
     for start, stop in cut(footer.group_rows, footer.group_bytes, unit_records, unit_bytes):
         first = sum(footer.group_rows[:start])
         rows = sum(footer.group_rows[start:stop])
         if rows:
             yield Unit("parquet", (ref,), start=first, stop=first + rows)
+
+
+def fitting(records: int, size: int) -> int:
+    """How many images a unit has at most where nobody says: of ``records`` with ``size`` bytes.
+
+    A unit is what is done again when a worker dies, and what the driver remembers, some 30 kB for
+    each. So a small archive has `FEW_RECORDS` in a unit, and a larger one up to `MANY_RECORDS` as
+    long as its units are `UNITS` or more, and no larger than `MANY_BYTES`.
+    """
+    within = MANY_BYTES * records // max(1, size)
+    return max(FEW_RECORDS, min(records // UNITS, within, MANY_RECORDS))
+
+
+def cut_files(
+    sizes: Sequence[int], max_records: int | None, max_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """`cut` of single files; None is as many records as are `fitting`."""
+    most = max_records or fitting(len(sizes), sum(sizes))
+    return cut([1] * len(sizes), sizes, most, max_bytes)
 
 
 def cut(

@@ -10,16 +10,19 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.masks.first_unit import small_first
-from pipelines.sources import Source, cut
+from pipelines.sources import Source, cut_files
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 
 
 @dataclass(frozen=True)
 class UnitLimits:
-    """How large a unit of files may become; one file is always a unit's worth."""
+    """How large a unit of files may become; one file is always a unit's worth.
 
-    records: int
+    ``records`` is None for as many as are fitting, of the new files (`pipelines.sources.fitting`).
+    """
+
+    records: int | None
     bytes: int
 
 
@@ -96,7 +99,7 @@ class _Files:
         sizes = [ref.size for ref in self.refs]
         for refs in self.planes.values():
             sizes = [size + ref.size for size, ref in zip(sizes, refs, strict=True)]
-        for start, stop in cut([1] * len(sizes), sizes, limits.records, limits.bytes):
+        for start, stop in cut_files(sizes, limits.records, limits.bytes):
             yield Unit(
                 "raw",
                 tuple(self.refs[start:stop]),

@@ -19,7 +19,7 @@ from pipelines.masks import plan_files
 from pipelines.masks.generation import Generation
 from pipelines.masks.grouping import UnitLimits, new_units
 from pipelines.masks.listing import names_in
-from pipelines.sources import Source
+from pipelines.sources import UNIT_BYTES, Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 
@@ -58,15 +58,16 @@ def plan_units(  # noqa: PLR0913  (five of them have a default that fits most ni
     generation: Generation,
     planes: Sequence[str] = (),
     *,
-    unit_records: int,
-    unit_bytes: int = 64 << 20,
+    unit_records: int | None,
+    unit_bytes: int = UNIT_BYTES,
     like: str | None = None,
     dry: bool = False,
 ) -> Plan:
     """The plan of a source under ``output``, extended by what no earlier plan has.
 
     ``planes`` are those that the generation's network needs beside each image. New files form units
-    of up to ``unit_records`` records and ``unit_bytes`` bytes; what was planned is not cut anew.
+    of up to ``unit_records`` records (None: as many as are fitting) and ``unit_bytes`` bytes; what
+    was planned is not cut anew.
     ``like`` is the id of another generation: if it was made of the same input and planes, the first
     plan takes its cut over, so that the units of both can be compared. ``dry`` writes nothing.
     The first unit that a plan adds is small (`first_unit`).

@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.errors import InputError, NotFoundError, ShardError
 from pipelines.records import Record
 from pipelines.shards import write_shard
-from pipelines.sources import cut, open_source
+from pipelines.sources import cut, fitting, open_source
 from pipelines.units import read_unit
 from tests.support import made
 from tests.support.seaweed import Seaweed
@@ -63,6 +63,36 @@ def test_a_cut_is_complete_within_its_limits_and_greedy(
         assert fits or stop == start + 1
         if stop < len(items):
             assert sum(records[start : stop + 1]) > most or sum(sizes[start : stop + 1]) > room
+
+
+@pytest.mark.parametrize(
+    ("records", "kilobytes", "most"),
+    [
+        (1, 100, 128),
+        (1000, 1, 128),
+        (10_000, 1, 156),  # 64 units and a little more
+        (100_000, 1, 512),
+        (10_000_000, 1, 512),
+        (10_000_000, 100, 163),  # 16 MB of photographs
+        (10_000_000, 5000, 128),
+    ],
+)
+def test_units_grow_with_the_archive_where_its_images_are_small(
+    records: int, kilobytes: int, most: int
+) -> None:
+    assert fitting(records, records * kilobytes << 10) == most
+    assert fitting(0, 0) == 128
+
+
+def test_by_default_a_unit_of_a_job_has_as_many_images_as_fit(tmp_path: Path) -> None:
+    made.fill(tmp_path, {f"{i}.parquet": shard(4096, 4096 * i) for i in range(3)})
+    many = open_source(str(tmp_path), unit_records=None)
+    assert [unit.records for unit in many.units] == ([192] * 21 + [64]) * 3
+    few = open_source(str(tmp_path / "0.parquet"), unit_records=None)
+    assert [unit.records for unit in few.units] == [128] * 32
+    made.fill(tmp_path / "raw", {f"{i:03d}.jpg": b"x" for i in range(300)})
+    raw = open_source(str(tmp_path / "raw"), unit_records=None)
+    assert [unit.records for unit in raw.units] == [128, 128, 44]
 
 
 def test_a_tar_is_a_unit(tmp_path: Path) -> None:
