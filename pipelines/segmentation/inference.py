@@ -36,9 +36,9 @@ class Infer:
         from pipelines import checkpoints  # noqa: PLC0415
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if device.type == "cpu":
-            # Ray gives a one-CPU actor one thread.
-            torch.set_num_threads(max(1, cluster.usable_cores() // job.actors_per_node))
+        # Units are computed in another thread. If this one had helpers, too, there would be more of
+        # them than cores, and then OpenMP lets all of them sleep between two operators.
+        torch.set_num_threads(1)
         network, config = checkpoints.load(job.checkpoint)
         if config.digest != job.generation.model:
             raise RuntimeError(
@@ -55,6 +55,8 @@ class Infer:
             tile_pixels=job.tile_pixels,
             task=job.generation.task or None,
         )
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, cluster.usable_cores() // job.actors_per_node))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace every image of the unit by its mask."""
