@@ -28,7 +28,7 @@ CHUNK_BYTES = 32 << 20
 
 PIECE = 64
 """Tiles that are multiplied at a time. oneDNN has an order of weights for each number of them, and
-to bring weights from one into another takes a hundred times as long as the product."""
+to bring weights from one into another can take sixty times as long as the product."""
 
 _INPUT = torch.tensor(
     [

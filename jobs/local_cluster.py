@@ -34,7 +34,7 @@ SETTINGS = (
     # keeps one for each free logical CPU. Those in use are used more often than every 20 s.
     Setting("RAY_num_workers_soft_limit", "2", "-1"),
     Setting("RAY_idle_worker_killing_time_threshold_ms", "20000", "1000"),
-    # The network's process is to come before what it waits for anyway, as it does in one process.
+    # Ray would have the process that computes give way to its own, and to everything else.
     Setting("RAY_worker_niceness", "0", "15"),
     # Nobody announces that the one node will be taken away.
     Setting("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0", "1"),
