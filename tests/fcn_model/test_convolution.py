@@ -80,6 +80,22 @@ def test_a_layer_of_many_weights_is_a_product_with_the_convolutions_gradients(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("kernel", "size"), [(7, (9, 8)), (1, (5, 4)), (7, (7, 7))])
+def test_in_float32_that_product_is_the_convolution(
+    kernel: int, size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
+    layer = Conv(6, 200, kernel).to(memory_format=memory_format)
+    x = random(2, 6, *size, dtype=torch.float32).contiguous(memory_format=memory_format)
+    assert convolution._is_product(layer, x, 0)
+    assert layer.bias is not None
+    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double())
+    for many in (x, x[:1]):  # one image of one position has strides of its own
+        with torch.no_grad():
+            found = layer(many)
+        torch.testing.assert_close(found.double(), exact[: len(many)], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("learns", [False, True])
 def test_a_wide_layer_goes_by_winograd_and_follows_its_weights(
     learns: bool, monkeypatch: pytest.MonkeyPatch
