@@ -40,7 +40,7 @@ from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
 from fcn_model import FCN, ClassList, ModelConfig, checkpoint
 from fcn_model.normalize import TORCHVISION
-from pipelines import storage
+from pipelines import cluster, storage
 from pipelines.kept_memory import KEEP_MEMORY
 from pipelines.masks.first_unit import FIRST_RECORDS
 from tests.support import made
@@ -61,6 +61,8 @@ class Options:
     """Of the images, in pixels."""
     unit_records: int | None = None
     """Images in a unit; by default 16 for fcn8s, a row group, and 64 for small."""
+    actors: int | None = None
+    """Of the job; by default one for fcn8s, and for small one for each core."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the job and what it is compared with, but for the peer."""
     repeats: int = 3
@@ -99,6 +101,8 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
     """Ratios, and where the time went."""
     count = options.images or {"fcn8s": 64, "small": 2048}[options.net]
     unit = options.unit_records or {"fcn8s": 16, "small": 64}[options.net]
+    actors = options.actors or {"fcn8s": 1, "small": cluster.usable_cores()}[options.net]
+    flags = ["--unit-records", unit, "--num-actors", actors, "--precision", options.precision]
     turns = []
     with tempfile.TemporaryDirectory() as scratch, serving() as server:
         folder = Path(scratch)
@@ -117,7 +121,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
             turn = Turn(
                 bare,
                 one_process,
-                *the_job(folder, shards, output, count, unit, options.precision),
+                *the_job(folder, shards, output, count - min(unit, FIRST_RECORDS), flags),
             )
             if options.peer:
                 turn.peer_seconds = the_peer(folder, loose, folder / f"peer{number}")
@@ -173,17 +177,19 @@ def references(folder: Path, unit: int, precision: str) -> tuple[float, float]:
 
 
 def the_job(
-    folder: Path, archive: str, output: str, count: int, unit: int, precision: str
+    folder: Path, archive: str, output: str, rest: int, flags: list[object]
 ) -> tuple[float, float, dict[str, float]]:
-    """Images per second between the first part and the last, all seconds, those of its phases."""
+    """Images per second between the first part and the last, all seconds, those of its phases.
+
+    ``rest`` images come after the first part.
+    """
     places = ["--input", archive, "--output", output, "--checkpoint", folder / "checkpoint"]
     started = time.time()
-    run("segment", *places, "--unit-records", unit, "--precision", precision)
+    run("segment", *places, *flags)
     seconds = time.time() - started
     reached = last_record(output)["reached"]
     times = [started, *reached.values()]
     phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}
-    rest = count - min(unit, FIRST_RECORDS)
     return rest / (reached["worked off"] - reached["first part"]), seconds, phases
 
 

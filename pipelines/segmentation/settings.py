@@ -21,7 +21,8 @@ class SegmentConfig:
     task: str | None = None
     """Of a network with several tasks, the one to segment, such as geo; by default the first."""
     num_actors: int = 1
-    """Copies of the network that run at a time; one GPU each if the cluster has GPUs."""
+    """Copies of the network that run at a time; one GPU each if the cluster has GPUs. On CPUs they
+    share the cores; a small network does more with one for each core."""
     batch_pixels: int = 2_000_000
     """Pixels, with the network's padding, that run through the network as one batch."""
     tile_pixels: int = 8_000_000
