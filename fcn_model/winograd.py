@@ -30,7 +30,14 @@ PIECE = 64
 """Tiles that are multiplied at a time. oneDNN has an order of weights for each number of them, and
 to bring weights from one into another can take sixty times as long as the product."""
 
-_INPUT = torch.tensor(
+
+def _both_axes(rows: list[list[float]]) -> Tensor:
+    """The transform of rows and columns at once, of that of one axis."""
+    matrix = torch.tensor(rows, dtype=torch.float64)
+    return torch.kron(matrix, matrix)
+
+
+_INPUT = _both_axes(
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -39,9 +46,8 @@ _INPUT = torch.tensor(
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
     ],
-    dtype=torch.float64,
 )
-_WEIGHT = torch.tensor(
+_WEIGHT = _both_axes(
     [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -50,20 +56,18 @@ _WEIGHT = torch.tensor(
         [1 / 24, -1 / 12, 1 / 6],
         [0, 0, 1],
     ],
-    dtype=torch.float64,
 )
-_OUTPUT = torch.tensor(
+_OUTPUT = _both_axes(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    dtype=torch.float64,
 )
-"""Lavin and Gray's B^T, G and A^T."""
+"""Lavin and Gray's B^T, G and A^T, of rows and columns at once."""
 
 
 def transformed(weight_OCkk: Tensor) -> Tensor:
     """Weights (O, C, 3, 3) -> (36 O, C, 1, 1); in float32 in the order that oneDNN wants."""
     outputs, channels = weight_OCkk.shape[:2]
     taps = weight_OCkk.permute(2, 3, 0, 1).reshape(9, -1)
-    matrix = _both_axes(_WEIGHT, weight_OCkk)
+    matrix = _WEIGHT.to(weight_OCkk)
     weight = (matrix @ taps).view(IN * IN * outputs, channels, 1, 1)
     if weight.dtype != torch.float32:
         return weight
@@ -124,7 +128,7 @@ def _tiles(input_NhwC: Tensor) -> Tensor:
 def _output_tiles(tiles_T36C: Tensor, weight: Tensor) -> Tensor:
     """Tiles of the input -> of the output, (T, 16, O), piece by piece while it is in the cache."""
     outputs = weight.shape[0] // (IN * IN)
-    into, back = _both_axes(_INPUT, tiles_T36C), _both_axes(_OUTPUT, tiles_T36C)
+    into, back = _INPUT.to(tiles_T36C), _OUTPUT.to(tiles_T36C)
     tiles_T4O = tiles_T36C.new_empty((len(tiles_T36C), OUT * OUT, outputs))
     for piece_T36C, piece_T4O in zip(
         torch.split(tiles_T36C, PIECE), torch.split(tiles_T4O, PIECE), strict=True
@@ -145,11 +149,6 @@ def _products(tiles_T36C: Tensor, weight: Tensor) -> Tensor:
     else:
         made = F.conv2d(given, weight, groups=positions)
     return made.permute(0, 2, 3, 1).reshape(PIECE, positions, -1)[:count]
-
-
-def _both_axes(matrix: Tensor, like: Tensor) -> Tensor:
-    """The transform of rows and columns at once."""
-    return torch.kron(matrix, matrix).to(like)
 
 
 class Winograd(torch.autograd.Function):
@@ -185,13 +184,13 @@ def _weight_gradient(input_NChw: Tensor, gradient_NOhw: Tensor, padding: int) ->
     count, outputs, height, width = gradient_NOhw.shape
     down, across = -(-height // OUT), -(-width // OUT)
     tiles_T36C = _tiles(_filled(input_NChw, padding, (0, down), across))
-    tiles_T36C = _both_axes(_INPUT, input_NChw) @ tiles_T36C
+    tiles_T36C = _INPUT.to(input_NChw) @ tiles_T36C
     fill = (0, across * OUT - width, 0, down * OUT - height)
     gradient_NhwO = F.pad(gradient_NOhw, fill).permute(0, 2, 3, 1)
     tiles = gradient_NhwO.reshape(count, down, OUT, across, OUT, outputs).transpose(2, 3)
-    back = _both_axes(_OUTPUT, input_NChw).t()
+    back = _OUTPUT.to(input_NChw).t()
     gradient_T36O = back @ tiles.reshape(-1, OUT * OUT, outputs)
     products_36CO = torch.bmm(tiles_T36C.permute(1, 2, 0), gradient_T36O.transpose(0, 1))
-    taps = _both_axes(_WEIGHT, input_NChw).t() @ products_36CO.view(IN * IN, -1)
+    taps = _WEIGHT.to(input_NChw).t() @ products_36CO.view(IN * IN, -1)
     channels = input_NChw.shape[1]
     return taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from fcn_model.classes import ClassList
 from pipelines import images
+from pipelines.cutting import cut_files
 from pipelines.errors import ImageError
 from pipelines.records import Record
 from pipelines.schemas import IMAGE, PLANES, SHARD, with_metadata
-from pipelines.sources import Source, cut
+from pipelines.sources import Source
 from pipelines.suffixes import is_image_name
 from pipelines.units import Unit
 
@@ -135,5 +136,5 @@ def _regroup(units: Sequence[Unit], shard_bytes: int, shard_records: int) -> lis
             planes=tuple((name, tuple(refs[start:stop])) for name, refs in planes.items()),
             rules=units[0].rules,
         )
-        for start, stop in cut([1] * len(sizes), sizes, shard_records, shard_bytes)
+        for start, stop in cut_files(sizes, shard_records, shard_bytes)
     ]

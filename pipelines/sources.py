@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from fcn_model.classes import ClassList
 from pipelines import nyu_records, storage
+from pipelines.cutting import UNIT_BYTES, at_most, cut, cut_files
 from pipelines.datasets import nyud_mat
 from pipelines.datasets.layouts import READERS, Folder, detect
 from pipelines.datasets.tree import Listing, Tree
@@ -24,14 +25,6 @@ Layout = Literal["shards", "tar", Folder]
 
 MANIFEST = "manifest.parquet"
 
-UNIT_BYTES = 64 << 20
-"""A unit's, at most, unless one image or row group has more."""
-
-FEW_RECORDS, MANY_RECORDS = 128, 512
-MANY_BYTES = 16 << 20
-UNITS = 64
-"""See `fitting`. Of photographs `MANY_BYTES` are some 150, with pixels for 80 MB."""
-
 _FOOTERS_AT_ONCE = 16
 
 
@@ -42,7 +35,7 @@ class Source:
     ``classes`` is the class list of labelled data; None for an unlabelled archive. ``planes`` are
     what every record has beside image and label, ``tasks`` the class lists of those that are
     labels. ``excluded`` counts the images that were left out on demand. ``unit_records`` and
-    ``unit_bytes`` are the limits by which it was cut, None for as many as are `fitting`.
+    ``unit_bytes`` are the limits by which it was cut, None for as many as are fitting.
     """
 
     uri: str
@@ -108,8 +101,8 @@ def open_source(
     is a split of its own.
 
     A unit is one tar; or consecutive row groups of one shard, or consecutive files, of up to
-    ``unit_records`` records, or None for as many as are `fitting`, and ``unit_bytes`` bytes, but at
-    least one group or file.
+    ``unit_records`` records, or None for as many as are `cutting.fitting`, and ``unit_bytes``
+    bytes, but at least one group or file.
 
     Raises InputError if nothing or a mixture is found, or the layout is not as it should be, and
     NotFoundError for what is missing.
@@ -147,7 +140,7 @@ def open_source(
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(read_footer, refs))
     rows = sum(sum(footer.group_rows) for footer in footers)
-    most = unit_records or fitting(rows, sum(ref.size for ref in refs))
+    most = at_most(unit_records, rows, sum(ref.size for ref in refs))
     units = (
         unit
         for ref, footer in zip(refs, footers, strict=True)
@@ -267,40 +260,6 @@ def _ranges(ref: ObjectRef, footer: Footer, unit_records: int, unit_bytes: int) 
         rows = sum(footer.group_rows[start:stop])
         if rows:
             yield Unit("parquet", (ref,), start=first, stop=first + rows)
-
-
-def fitting(records: int, size: int) -> int:
-    """How many images a unit has at most where nobody says: of ``records`` with ``size`` bytes.
-
-    A unit is what is done again when a worker dies, and what the driver remembers, some 30 kB for
-    each. So a small archive has `FEW_RECORDS` in a unit, and a larger one up to `MANY_RECORDS` as
-    long as its units are `UNITS` or more, and no larger than `MANY_BYTES`.
-    """
-    within = MANY_BYTES * records // max(1, size)
-    return max(FEW_RECORDS, min(records // UNITS, within, MANY_RECORDS))
-
-
-def cut_files(
-    sizes: Sequence[int], max_records: int | None, max_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """`cut` of single files; None is as many records as are `fitting`."""
-    most = max_records or fitting(len(sizes), sum(sizes))
-    return cut([1] * len(sizes), sizes, most, max_bytes)
-
-
-def cut(
-    records: Sequence[int], sizes: Sequence[int], max_records: int, max_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges (start, stop) of items, each as long as both limits allow, never empty."""
-    start, count, size = 0, 0, 0
-    for index, (more, bigger) in enumerate(zip(records, sizes, strict=True)):
-        if index > start and (count + more > max_records or size + bigger > max_bytes):
-            yield start, index
-            start, count, size = index, 0, 0
-        count += more
-        size += bigger
-    if records:
-        yield start, len(records)
 
 
 def _shard_classes(

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.cutting import cut_files
 from pipelines.masks.first_unit import small_first
-from pipelines.sources import Source, cut_files
+from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 
@@ -19,7 +20,7 @@ from pipelines.units import Unit
 class UnitLimits:
     """How large a unit of files may become; one file is always a unit's worth.
 
-    ``records`` is None for as many as are fitting, of the new files (`pipelines.sources.fitting`).
+    ``records`` is None for as many as are fitting, of the new files (`pipelines.cutting.fitting`).
     """
 
     records: int | None

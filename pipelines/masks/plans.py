@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines import storage
+from pipelines.cutting import UNIT_BYTES
 from pipelines.errors import ForeignObjectError, InputError
 from pipelines.masks import plan_files
 from pipelines.masks.generation import Generation
 from pipelines.masks.grouping import UnitLimits, new_units
 from pipelines.masks.listing import names_in
-from pipelines.sources import UNIT_BYTES, Source
+from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import storage
+from pipelines.cutting import cut, fitting
 from pipelines.errors import InputError, NotFoundError, ShardError
 from pipelines.records import Record
 from pipelines.shards import write_shard
-from pipelines.sources import cut, fitting, open_source
+from pipelines.sources import open_source
 from pipelines.units import read_unit
 from tests.support import made
 from tests.support.seaweed import Seaweed

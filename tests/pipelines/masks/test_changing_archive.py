@@ -15,13 +15,14 @@ from typing import NamedTuple
 import pytest
 
 from pipelines import storage
+from pipelines.cutting import cut
 from pipelines.errors import NotFoundError
 from pipelines.masks import carry
 from pipelines.masks.generation import Generation, PartName
 from pipelines.masks.plans import caught_up, plan_units
 from pipelines.masks.sorting import Again, Found, sort_out
 from pipelines.masks.worklist import Settled, Worklist
-from pipelines.sources import Source, cut
+from pipelines.sources import Source
 from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 
