@@ -1,7 +1,8 @@
-"""What the segment job is measured against, in one process: prints two rates, in images per second.
+"""What the segment job is measured against, in one process: prints rates, in images per second.
 
-The bare forward: pixels in memory through the segmenter, batched as the job batches them. And a
-loop that decodes, segments and encodes one unit after another. Run by `benchmarks.throughput`.
+The bare forward: pixels in memory through the segmenter, one batch after another, and as the job
+does it, several at a time. And a loop that decodes, segments, as the job does it, and encodes one
+unit after another. Run by `benchmarks.throughput`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from fcn_model import Segmenter, checkpoint
 from pipelines import images
+from pipelines.segmentation.inference import LANES
 from pipelines.segmentation.settings import SegmentConfig
 
 SECONDS = 5.0
@@ -25,7 +27,10 @@ def main() -> None:
     """Time both on the pictures and the checkpoint in a folder."""
     folder, unit, precision = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     encoded = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
-    segment = a_segmenter(folder / "checkpoint", precision)  # type: ignore[arg-type]
+    one_by_one, segment = (
+        a_segmenter(folder / "checkpoint", precision, lanes)  # type: ignore[arg-type]
+        for lanes in (1, LANES)
+    )
     pixels = [decoded(data) for data in encoded]
 
     def all_of_it(batch: Sequence[bytes]) -> None:
@@ -33,10 +38,14 @@ def main() -> None:
             assert isinstance(mask, np.ndarray)
             images.encode_mask(mask, segment.config.classes)
 
-    print(rate(segment.batch, pixels, unit), rate(all_of_it, encoded, unit))
+    print(
+        rate(one_by_one.batch, pixels, unit),
+        rate(segment.batch, pixels, unit),
+        rate(all_of_it, encoded, unit),
+    )
 
 
-def a_segmenter(directory: Path, precision: Literal["fp32", "bf16"]) -> Segmenter:
+def a_segmenter(directory: Path, precision: Literal["fp32", "bf16"], lanes: int) -> Segmenter:
     """As the job makes it."""
     settings = SegmentConfig(checkpoint="", output="")
     network, config = checkpoint.load(directory)
@@ -46,6 +55,7 @@ def a_segmenter(directory: Path, precision: Literal["fp32", "bf16"]) -> Segmente
         precision=precision,
         batch_pixels=settings.batch_pixels,
         tile_pixels=settings.tile_pixels,
+        lanes=lanes,
     )
 
 

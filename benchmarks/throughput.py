@@ -7,7 +7,8 @@
 It starts a SeaweedFS server on loopback, fills it with JPEG images, in shards and, for the peer, as
 they are, and measures in turns:
 
-- the bare forward: images in memory through the segmenter, batched as the job batches them;
+- the bare forward: images in memory through the segmenter, batched as the job batches them, one
+  batch after another and as many at a time as in the job;
 - one process that decodes, segments and encodes one unit after another with nothing beside it;
 - `jobs/segment.py` as a user starts it: its time to the first part, and its steady rate, from the
   first part to the last;
@@ -76,6 +77,7 @@ class Turn:
     """What one turn measured, in images per second; and the job's seconds."""
 
     bare: float
+    bare_in_lanes: float
     one_process: float
     steady: float
     job_seconds: float
@@ -117,10 +119,8 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         prepare(loose, shards)
         for number in range(options.repeats):
             output = server.uri("masks")
-            bare, one_process = references(folder, unit, options.precision)
             turn = Turn(
-                bare,
-                one_process,
+                *references(folder, unit, options.precision),
                 *the_job(folder, shards, output, count - min(unit, FIRST_RECORDS), flags),
             )
             if options.peer:
@@ -131,6 +131,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
     forward, first = (0.95, None) if options.net == "fcn8s" else (None, 20)
     ratios = [
         Ratio("job, steady ÷ bare forward", [t.steady / t.bare for t in turns], forward),
+        Ratio("the same in lanes", [t.steady / t.bare_in_lanes for t in turns]),
         Ratio("job, steady ÷ one process", [t.steady / t.one_process for t in turns], 0.9),
         Ratio("seconds to the first part", [t.first_part for t in turns], first, at_least=False),
     ]
@@ -162,7 +163,7 @@ def prepare(pictures: str, shards: str) -> None:
     run("prepare", "--input", pictures, "--output", shards, "--shard-mb", 8)
 
 
-def references(folder: Path, unit: int, precision: str) -> tuple[float, float]:
+def references(folder: Path, unit: int, precision: str) -> tuple[float, float, float]:
     """Images per second of `benchmarks.references`, with the memory settings of the job's actor."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.references", str(folder), str(unit), precision],
@@ -172,8 +173,8 @@ def references(folder: Path, unit: int, precision: str) -> tuple[float, float]:
         text=True,
         check=True,
     )
-    bare, one_process = map(float, done.stdout.split())
-    return bare, one_process
+    bare, in_lanes, one_process = map(float, done.stdout.split())
+    return bare, in_lanes, one_process
 
 
 def the_job(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fcn_model import checkpoint
 from fcn_model.inputs import Image, Sample, samples
+from fcn_model.lanes import Lanes
 from fcn_model.layers import Conv
 from fcn_model.masks import Classified, classified, masks
 from fcn_model.model_config import ModelConfig
@@ -44,9 +45,12 @@ class Segmenter:
     first convolution: full-width VGG16 holds 0.5 kB for each in fp32. Images share a batch up to
     ``batch_pixels``; one that is larger by itself makes a batch of its own. An image beyond
     ``tile_pixels`` is cut into tiles (see `tile_plan`), which give the mask of the whole.
+
+    On CPUs ``lanes`` batches are computed at a time, which together keep to the larger of the two
+    numbers; what is too large for that, or too little, is computed with all threads (see `Lanes`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (six of them have a default)
         self,
         network: FCN,
         config: ModelConfig,
@@ -56,12 +60,14 @@ class Segmenter:
         batch_pixels: int = 1_000_000,
         tile_pixels: int = 4_000_000,
         task: str | None = None,
+        lanes: int = 1,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
-        for name, pixels in (("batch_pixels", batch_pixels), ("tile_pixels", tile_pixels)):
-            if pixels < 1:
-                raise ValueError(f"{name} must be positive, got {pixels}")
+        numbers = {"batch_pixels": batch_pixels, "tile_pixels": tile_pixels, "lanes": lanes}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ValueError(f"{name} must be positive, got {number}")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         names = [each.name for each in config.spec.tasks]
@@ -74,6 +80,7 @@ class Segmenter:
             torch.backends.cudnn.allow_tf32 = False
         self.batch_pixels = batch_pixels
         self.tile_pixels = tile_pixels
+        self._lanes = Lanes(lanes if self.device.type == "cpu" else 1)
         if precision == "bf16":
             network = copy.deepcopy(network)
             for layer in network.children():
@@ -111,10 +118,15 @@ class Segmenter:
         ValueError naming the image that is no (H, W, 3) uint8 array.
         """
         ready = samples(self.config, images, [{}] * len(images) if planes is None else planes)
+        shared, large = self._dealt(ready)
+
+        def work(members: Sequence[int]) -> list[Outcome]:
+            return self._outcomes([ready[index] for index in members])
+
+        done = [*self._lanes.each(work, shared), *self._lanes.alone(work, large)]
         outcomes: dict[int, Outcome] = {}
-        for members in self._batches(ready):
-            chosen = [ready[index] for index in members]
-            outcomes.update(zip(members, self._outcomes(chosen), strict=True))
+        for members, each in zip([*shared, *large], done, strict=True):
+            outcomes.update(zip(members, each, strict=True))
         return [outcomes[index] for index in range(len(images))]
 
     @torch.inference_mode()
@@ -126,7 +138,21 @@ class Segmenter:
         coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._zero_maps, task=self.task)
         return classified(self._head, self._layers, coarse_NKhw, (height, width))
 
-    def _batches(self, ready: Sequence[Sample]) -> Iterator[list[int]]:
+    def _dealt(self, ready: Sequence[Sample]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+        """Batches of which several can be computed at a time, the largest first, and the others."""
+        room = max(self.batch_pixels, self.tile_pixels) // self._lanes.count
+        shared: list[tuple[int, Sequence[int]]] = []
+        large: list[Sequence[int]] = []
+        for members in self._batches(ready):
+            pixels = len(members) * max(self._pixels(ready[index].size) for index in members)
+            if pixels <= room:
+                shared.append((pixels, members))
+            else:
+                large.append(members)
+        shared.sort(key=lambda batch: -batch[0])
+        return [members for _, members in shared], large
+
+    def _batches(self, ready: Sequence[Sample]) -> Iterator[Sequence[int]]:
         """Indices that go through the network together: one bucket, within the budget."""
         buckets: dict[tuple[int, int], list[int]] = {}
         for index, sample in enumerate(ready):
@@ -136,9 +162,8 @@ class Segmenter:
             height, width = (-(-size // BUCKET) * BUCKET for size in sample.size)
             buckets.setdefault((height, width), []).append(index)
         for size, members in buckets.items():
-            count = max(1, self.batch_pixels // self._pixels(size))
-            for start in range(0, len(members), count):
-                yield members[start : start + count]
+            most = max(1, self.batch_pixels // self._pixels(size))
+            yield from self._lanes.even(members, most)
 
     def _pixels(self, size: tuple[int, int]) -> int:
         """What an image of ``size`` takes of a budget in one pass."""

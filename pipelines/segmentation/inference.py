@@ -27,6 +27,10 @@ SENT_PIXELS = 64 << 20
 """Larger masks leave the network's process encoded; Ray's object store is not made for them."""
 
 
+LANES = 2
+"""Batches that a CPU's cores compute at a time; each takes memory for its maps."""
+
+
 class Infer:
     """Actor: the network. Loaded once, then one unit after another."""
 
@@ -45,6 +49,7 @@ class Infer:
                 f"checkpoint {job.checkpoint} changed during the run: it was "
                 f"{job.generation.model}, now it is {config.digest}"
             )
+        threads = max(1, cluster.usable_cores() // job.actors_per_node)
         self.job = job
         self.segmenter = fcn_model.Segmenter(
             network,
@@ -54,9 +59,10 @@ class Infer:
             batch_pixels=job.batch_pixels,
             tile_pixels=job.tile_pixels,
             task=job.generation.task or None,
+            lanes=LANES if threads > 1 else 1,
         )
         if device.type == "cpu":
-            torch.set_num_threads(max(1, cluster.usable_cores() // job.actors_per_node))
+            torch.set_num_threads(threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace every image of the unit by its mask."""

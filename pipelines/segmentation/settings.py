@@ -24,7 +24,8 @@ class SegmentConfig:
     """Copies of the network that run at a time; one GPU each if the cluster has GPUs. On CPUs they
     share the cores; a small network does more with one for each core."""
     batch_pixels: int = 2_000_000
-    """Pixels, with the network's padding, that run through the network as one batch."""
+    """Pixels, with the network's padding, that run through the network as one batch; an actor with
+    several CPU cores has two batches in work."""
     tile_pixels: int = 8_000_000
     """Larger images, counted likewise, run in overlapping tiles; the mask stays the same."""
     max_pixels: int = 40_000_000

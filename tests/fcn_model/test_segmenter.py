@@ -85,8 +85,8 @@ def test_batches_hold_images_of_one_bucket_within_the_budget(
 
     monkeypatch.setattr(one.network, "coarse", spy)
     one.batch(images_of([(64, 64), (300, 300), (40, 33), (50, 41), (64, 65)]))
-    # (64, 64) twice, then the third of that bucket; the large one exceeds the budget by itself.
-    assert runs == [(2, 3, 64, 64), (1, 3, 50, 41), (1, 3, 300, 300), (1, 3, 64, 65)]
+    # The largest first, which exceeds the budget by itself; then the bucket of three in two parts.
+    assert runs == [(1, 3, 300, 300), (2, 3, 50, 41), (1, 3, 64, 65), (1, 3, 64, 64)]
 
 
 def test_views_and_read_only_images_are_taken() -> None:
