@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train.torch
 import torch
 
@@ -24,6 +23,7 @@ from pipelines.augment import View, augment
 from pipelines.batches import Batch, collate, plane_of
 from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
+from pipelines.progress import Relay
 from pipelines.rates import for_workers, make_optimizer
 from pipelines.train_pairs import KeptPairs, TrainPairs
 from pipelines.train_run import Run, precision_of
@@ -40,12 +40,13 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
     Ray starts lost workers anew, and would do so after bad input too, which fails the same way
     each time: such an error is left with the driver's relay, and ends every further attempt.
     """
-    if said := ray.get(settings["lines"].refusal.remote()):
+    relay: Relay = settings["relay"]
+    if said := relay.refusal():
         raise from_data(said)
     try:
         return _run(settings)
     except InputError as error:
-        ray.get(settings["lines"].refuse.remote(as_data(error)))
+        relay.refuse(as_data(error))
         raise
 
 
@@ -134,7 +135,7 @@ def _start(settings: dict[str, Any]) -> Run:
         world=context.get_world_size(),
         records=settings["records"],
         shuffle_buffer=config.shuffle_buffer,
-        lines=settings["lines"],
+        relay=settings["relay"],
         class_weights=tuple(
             None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
             for weights in settings["class_weights"]

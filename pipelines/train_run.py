@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from fcn_model import FCN, ModelConfig
 from fcn_model.precision import has_bf16, training_format
+from pipelines.progress import Relay
 from pipelines.train_settings import Solver
 
 
@@ -34,7 +35,7 @@ class Run:
     world: int
     records: int | None  # images in an epoch, if known
     shuffle_buffer: int
-    lines: Any  # the driver's `progress.relay`
+    relay: Relay  # to the driver
     class_weights: tuple[torch.Tensor | None, ...]  # of each task, on the device
     epoch: int = 0  # epochs finished
     images: int = 0  # images seen by all workers in all epochs
@@ -43,7 +44,7 @@ class Run:
     def say(self, text: str) -> None:
         """Show a line on the driver, once for all workers."""
         if self.rank == 0:
-            self.lines.add.remote(text)
+            self.relay.say(text)
 
     @property
     def precision(self) -> str:

@@ -100,7 +100,7 @@ def train(
     )
     # Ray's own handler would end a stopped job with exit code 0, and stay in place afterwards.
     trainer._register_sigint_handler = lambda _controller: None
-    with relay(progress) as loop_config["lines"]:
+    with relay(progress) as loop_config["relay"]:
         try:
             result = trainer.fit()
         except (TrainingFailedError, *ray_data.FAILURES) as error:

@@ -19,6 +19,7 @@ from jobs.recipes import RECIPES, RecipeName
 from pipelines.augment import View
 from pipelines.batches import collate
 from pipelines.decoding import Pair
+from pipelines.progress import Relay
 from pipelines.rates import for_workers, make_optimizer
 from pipelines.sources import Source
 from pipelines.train_run import Run
@@ -94,7 +95,7 @@ def test_the_loss_of_each_task_starts_at_ln_k(name):
         world=1,
         records=None,
         shuffle_buffer=1,
-        lines=None,
+        relay=Relay(""),
         class_weights=(None,) * len(model.spec.tasks),
     )
     counts = dict(RECIPES[name].data.tasks)

@@ -20,6 +20,7 @@ from pipelines.augment import View, augment
 from pipelines.batches import collate
 from pipelines.decoding import Pair
 from pipelines.errors import InputError
+from pipelines.progress import Relay
 from pipelines.rates import for_workers, make_optimizer, rate_factor
 from pipelines.train_run import Run
 from pipelines.train_settings import Solver
@@ -85,7 +86,7 @@ def make_run(solver, *, rank=0, world=1):
         world=world,
         records=None,
         shuffle_buffer=1,
-        lines=None,
+        relay=Relay(""),
         class_weights=(None if weights is None else torch.tensor(weights, dtype=torch.float32),),
     )
 
