@@ -5,9 +5,11 @@
 
 The job reads shards from a SeaweedFS server on loopback, through a proxy that counts bytes. The
 loop has the same network, optimizer, precision, batch and threads, and its images and labels lie in
-memory as tensors. With two workers the loop's rate is that of one process with all threads, which
-two processes on the same cores would share. The first epoch, in which Ray Data starts, is not
-counted. Loop and job take turns; rates of the job are over the loop's, before and after it.
+memory as tensors. With two workers it is one of two processes with DistributedDataParallel; beside
+it stands that of one process with all threads, which has the weights, what AdamW keeps of each and
+Winograd's transform of them once, where two have them twice. The first epoch, in which Ray Data
+starts, is not counted. Loops and job take turns; rates of the job are over a loop's, before and
+after it.
 """
 
 from __future__ import annotations
@@ -67,31 +69,37 @@ def main() -> None:
 
 def measure(options: Options) -> list[Ratio]:
     """Rate, waiting and bytes read."""
-    rates: list[float] = []
+    counts = sorted({1, options.workers})  # of processes of loops
+    rates: dict[int, list[float]] = {count: [] for count in counts}
     waits: list[float] = []
     reads: list[float] = []
     with tempfile.TemporaryDirectory() as folder, serving() as server:
         root = server.uri("training")
         shards = prepared(root, options, Path(folder))
         size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
-        after = plain_loop(options)
+        after = {count: plain_loop(options, count) for count in counts}
         for turn in range(options.turns):
             before = after
             with FaultProxy(server.endpoint) as proxy:
                 history = the_job(proxy, root, f"turn{turn}", shards, options)
-            after = plain_loop(options)
+            after = {count: plain_loop(options, count) for count in counts}
             read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
             passes = len(history) + 1  # val is the same shards, and fetched once
             reads.append(read / size / passes)
-            print(f"loop {before:.2f} and {after:.2f} images/s; job, by epoch:", end="", flush=True)
+            loops = [f"{count}: {before[count]:.2f} and {after[count]:.2f}" for count in counts]
+            print(f"images/s of loops, {'; '.join(loops)}; of the job, by epoch:", end="")
             for previous, entry in pairwise(history):
                 rate = (entry["images"] - previous["images"]) / entry["train_seconds"]
                 print(f" {rate:.2f}", end="")
-                rates.append(rate / ((before + after) / 2))
+                for count in counts:
+                    rates[count].append(rate / ((before[count] + after[count]) / 2))
                 waits.append(1 - entry["step_seconds"] / entry["train_seconds"])
             print(flush=True)
+    ratios = [Ratio("job ÷ plain loop, images/s", rates[options.workers], 0.95)]
+    if options.workers > 1:
+        ratios.append(Ratio("job ÷ plain loop of one process", rates[1]))
     return [
-        Ratio("job ÷ plain loop, images/s", rates, 0.95),
+        *ratios,
         Ratio("share of time waiting for data", waits, 0.05, at_least=False),
         Ratio("bytes read ÷ bytes of shards, each pass", reads, 1.2, at_least=False),
     ]
@@ -134,9 +142,12 @@ def arguments(root: str, name: str, shards: str, options: Options) -> list[objec
     ]
 
 
-def plain_loop(options: Options) -> float:
-    """Images per second, in a process of its own with the memory settings of a worker."""
-    command = [sys.executable, "-m", "benchmarks.training_loop", str(options.batch)]
+def plain_loop(options: Options, processes: int) -> float:
+    """Images per second, in processes of its own with the memory settings of a worker."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command += ["benchmarks.training_loop", str(options.batch)]
     command += [str(options.side), str(options.width), str(options.fc_width)]
     done = subprocess.run(
         command,

@@ -1,15 +1,23 @@
-"""A plain training loop on tensors in memory; prints images per second. Run by `training`."""
+"""A plain training loop on tensors in memory; prints images per second. Run by `training`.
+
+Under ``torch.distributed.run`` it is one with DistributedDataParallel, whose processes share the
+batch and the cores.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
+from torch.nn.parallel import DistributedDataParallel
 
 from fcn_model import NetworkSpec, build
 from fcn_model.precision import training_format
+from pipelines.cluster import usable_cores
 from pipelines.datasets.scenes import CLASSES
 
 SECONDS = 10.0
@@ -19,21 +27,35 @@ WARM_UP = 3
 def main() -> None:
     """Steps of forward, backward and AdamW for some seconds."""
     batch, side, width, fc_width = int(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:5])
+    workers = int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, usable_cores() // workers))
     spec = NetworkSpec(num_classes=len(CLASSES), width=width, fc_width=int(fc_width))
     memory_format = training_format(torch.device("cpu"), "fp32")
-    network = build(spec).to(memory_format=memory_format).train()
+    network: torch.nn.Module = build(spec).to(memory_format=memory_format).train()
+    if workers > 1:
+        dist.init_process_group("gloo")
+        network = DistributedDataParallel(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    images = torch.randn(batch, 3, side, side).to(memory_format=memory_format)
-    labels = torch.randint(0, len(CLASSES), (batch, side, side))
-    steps, started = -WARM_UP, time.perf_counter()
-    while steps <= 0 or time.perf_counter() - started < SECONDS:
-        if steps == 0:
-            started = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        steps += 1
-    print(steps * batch / (time.perf_counter() - started))
+    images = torch.randn(batch // workers, 3, side, side).to(memory_format=memory_format)
+    labels = torch.randint(0, len(CLASSES), (batch // workers, side, side))
+
+    def seconds(steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return time.perf_counter() - started
+
+    seconds(WARM_UP)
+    steps = torch.tensor(SECONDS / (seconds(WARM_UP) / WARM_UP)).int()
+    if workers > 1:
+        dist.broadcast(steps, 0)
+    rate = int(steps) * batch / seconds(int(steps))
+    if os.environ.get("RANK", "0") == "0":
+        print(rate)
+    if workers > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

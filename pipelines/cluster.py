@@ -60,12 +60,14 @@ def cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
-def decoding_tasks(workers: int) -> int:
-    """How many tasks decode at a time beside so many training workers: with half of what is left.
+def decoding_tasks(workers: int, *, on_cpus: bool = False) -> int:
+    """How many tasks decode at a time beside so many training workers.
 
-    A GPU takes in what several cores decode; on a cluster of one machine two tasks always run.
+    A GPU takes in what several cores decode, so half of the CPUs that are left do that; on a
+    cluster of one machine two tasks always run. A worker on CPUs takes in a part of what one task
+    decodes, and waits when its cores are taken away: by idle processes, too.
     """
-    return max(2, (cpus() - workers) // 2)
+    return max(2, workers if on_cpus else (cpus() - workers) // 2)
 
 
 def local_cpus(actors: int) -> int:

@@ -75,7 +75,8 @@ def train(
         "records": train_source.records,
         "class_weights": weights,
     }
-    planes, tasks = wanted_planes(started), cluster.decoding_tasks(config.num_workers)
+    planes = wanted_planes(started)
+    tasks = cluster.decoding_tasks(config.num_workers, on_cpus=not use_gpu)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
