@@ -51,7 +51,7 @@ class Options:
     turns: int = 1
     """Of loop and job."""
     batch: int = 4
-    """Images a step, of all workers."""
+    """Images a step of each worker. Loops have as many images a step in all."""
     side: int = 160
     """Of the square windows, in pixels."""
     width: float = 0.5
@@ -147,7 +147,7 @@ def plain_loop(options: Options, processes: int) -> float:
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command += ["benchmarks.training_loop", str(options.batch)]
+    command += ["benchmarks.training_loop", str(options.batch * options.workers)]
     command += [str(options.side), str(options.width), str(options.fc_width)]
     done = subprocess.run(
         command,
