@@ -30,7 +30,7 @@ PACKAGES = ("ray",)
 SHORT: dict[str, Callable[[], list[Ratio]]] = {
     "inference": lambda: inference.measure(inference.Options(repeats=2)),
     "throughput small": lambda: throughput.measure(
-        throughput.Options(net="small", images=256, repeats=1)
+        throughput.Options(net="small", images=512, repeats=1)
     )[0],
     "training": lambda: training.measure(training.Options(images=24, epochs=3)),
 }

@@ -2,8 +2,8 @@
 
 torch deals every operator to all its threads, and each of them waits for the slowest before the
 next one: where the work is not dealt evenly, and where another process has taken a core away.
-Threads that compute batches of their own wait for nothing. On two cores FCN-8s did 1.04 times the
-images with two of one thread each, a sixteenth of its width 1.14 times (by hand, nothing beside).
+Threads that compute batches of their own wait for nothing. On two cores FCN-8s did 1.03 times the
+images with two of one thread each, a sixteenth of its width 1.12 times (by hand, nothing beside).
 """
 
 from __future__ import annotations
