@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SENT_PIXELS = 64 << 20
 """Larger masks leave the network's process encoded; Ray's object store is not made for them."""
 
-
 LANES = 2
 """Batches that a CPU's cores compute at a time; each takes memory for its maps."""
 
