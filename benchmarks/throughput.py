@@ -131,7 +131,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
     forward, first = (0.95, None) if options.net == "fcn8s" else (None, 20)
     ratios = [
         Ratio("job, steady ÷ bare forward", [t.steady / t.bare for t in turns], forward),
-        Ratio("the same in lanes", [t.steady / t.bare_in_lanes for t in turns]),
+        Ratio("job, steady ÷ bare forward in lanes", [t.steady / t.bare_in_lanes for t in turns]),
         Ratio("job, steady ÷ one process", [t.steady / t.one_process for t in turns], 0.9),
         Ratio("seconds to the first part", [t.first_part for t in turns], first, at_least=False),
     ]
