@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fcn_model import NetworkSpec, build
 from fcn_model.precision import training_format
-from pipelines.cluster import usable_cores
+from pipelines.cluster import threads_each
 from pipelines.datasets.scenes import CLASSES
 
 SECONDS = 10.0
@@ -28,7 +28,7 @@ def main() -> None:
     """Steps of forward, backward and AdamW for some seconds."""
     batch, side, width, fc_width = int(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:5])
     workers = int(os.environ.get("WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, usable_cores() // workers))
+    torch.set_num_threads(threads_each(workers))
     spec = NetworkSpec(num_classes=len(CLASSES), width=width, fc_width=int(fc_width))
     memory_format = training_format(torch.device("cpu"), "fp32")
     network: torch.nn.Module = build(spec).to(memory_format=memory_format).train()

@@ -89,6 +89,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_each(sharers: int) -> int:
+    """Threads for each of so many that share the cores of this machine, at least one."""
+    return max(1, usable_cores() // sharers)
+
+
 def versions() -> dict[str, str]:
     """Python, platform and package versions, for records and reports."""
     packages = {name: importlib.metadata.version(name) for name in RECORDED}

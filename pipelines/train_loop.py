@@ -119,7 +119,7 @@ def _start(settings: dict[str, Any]) -> Run:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         # Ray gives a one-CPU worker one thread; share the machine's cores among its workers.
-        torch.set_num_threads(max(1, cluster.usable_cores() // context.get_local_world_size()))
+        torch.set_num_threads(cluster.threads_each(context.get_local_world_size()))
     torch.manual_seed(config.solver.seed + context.get_world_rank())
     solver = for_workers(config.solver, context.get_world_size())
     memory_format = training_format(device, precision_of(solver, device))

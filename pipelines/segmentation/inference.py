@@ -48,7 +48,7 @@ class Infer:
                 f"checkpoint {job.checkpoint} changed during the run: it was "
                 f"{job.generation.model}, now it is {config.digest}"
             )
-        threads = max(1, cluster.usable_cores() // job.actors_per_node)
+        threads = cluster.threads_each(job.actors_per_node)
         self.job = job
         self.segmenter = fcn_model.Segmenter(
             network,

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from pipelines.errors import InputError, as_data, from_data
-from pipelines.progress import POLL_SECONDS, Relay, relay
+from pipelines.progress import NAMESPACE, POLL_SECONDS, Relay, relay
 
 
 def kept_of(handle: Relay) -> list[bytes]:
     from ray.experimental import internal_kv
 
-    return internal_kv._internal_kv_list(handle.name, namespace="fcn-nightly")
+    return internal_kv._internal_kv_list(handle.name, namespace=NAMESPACE)
 
 
 @pytest.mark.ray
