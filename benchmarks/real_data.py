@@ -63,6 +63,8 @@ class Benchmark:
     """Images a step."""
     schedule: Literal["constant", "poly"] = "poly"
     """Learning rate schedule."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of training."""
 
 
 def main() -> None:
@@ -163,7 +165,7 @@ def _train(options: Benchmark, root: str, *arguments: object) -> None:
         *["--storage", f"{root}/runs", "--name", options.data_set],
         *["--init", options.init or options.data / "weights" / WEIGHTS],
         *["--optimizer", "adamw", "--lr", "1e-4", "--loss", "mean"],
-        *["--batch-size", options.batch_size],
+        *["--batch-size", options.batch_size, "--precision", options.precision],
         *arguments,
     )
     (folder / "checkpoint").mkdir(parents=True)

@@ -37,7 +37,9 @@ MANY_TAPS = 8192
 class KeptWeights:
     """A layer's weights as `winograd.convolved` takes them, while they stay as they are.
 
-    Four times their size; 234 MB for VGG16. Copies and pickles of a layer are without them.
+    Four times their size; 234 MB for VGG16. Copies and pickles of a layer are without them. torch
+    counts the changes of a tensor, but not those that its fused optimizers make: so what is kept
+    is forgotten whenever gradients are wanted of the layer, too.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,10 @@ class KeptWeights:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeptWeights, ()
+
+    def forget(self) -> None:
+        """The weights are about to change."""
+        self._kept = self._of = None
 
     def of(self, weight_OCkk: Tensor) -> Tensor:
         """`transformed` weights."""
@@ -67,9 +73,11 @@ def convolve(
     assert isinstance(own, tuple)
     pad = own[0] if padding is None else padding
     weight, bias = layer.weight, layer.bias
+    learns = _learns(layer, input_NChw)
+    if learns:
+        kept.forget()
     if _is_product(layer, input_NChw, pad):
         return _product(layer, input_NChw)
-    learns = _learns(layer, input_NChw)
     if not _is_wide(layer, input_NChw, pad) or (learns and _is_small(input_NChw)):
         return F.conv2d(input_NChw, weight, bias, layer.stride, pad, layer.dilation, layer.groups)
     if learns:

@@ -141,6 +141,25 @@ def test_a_wide_layer_goes_by_winograd_and_follows_its_weights(
         assert torch.equal(twin(x), layer(x))
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_is_kept_does_not_outlive_a_step_of_an_optimizer(
+    optimizer: type[torch.optim.SGD], fused: bool
+) -> None:
+    layer = Conv(256, 128, 3, padding=1)
+    x = random(1, 256, 40, 40, dtype=torch.float32)
+    steps = optimizer(layer.parameters(), lr=0.1, fused=fused)  # torch does not count the fused
+    for _ in range(3):
+        with torch.inference_mode():
+            before = layer(x)
+            assert layer._kept._kept is not None
+        layer(x).sum().backward()
+        steps.step()
+        with torch.inference_mode():
+            assert torch.equal(layer(x), copy.deepcopy(layer)(x))
+            assert not torch.equal(layer(x), before)
+
+
 @pytest.mark.parametrize(
     "case", ["float64", "half", "autocast", "strided", "grouped", "narrow", "small and learning"]
 )
