@@ -16,15 +16,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 
 from benchmarks.machine import describe
 from benchmarks.running import ROOT, serving
-from benchmarks.training import Options as Training
-from benchmarks.training import arguments, prepared
+from benchmarks.training import NARROW, arguments, prepared
 from jobs import local_cluster
 
 SCHEDULED = "task/*/schedstat"
@@ -63,7 +62,7 @@ def measure(root: str, options: Options) -> tuple[Usage, Usage, float]:
 
     Raises RuntimeError if the job fails.
     """
-    training = Training(images=options.images, epochs=options.epochs, width=options.width)
+    training = replace(NARROW, images=options.images, epochs=options.epochs, width=options.width)
     with tempfile.TemporaryDirectory() as folder:
         shards = prepared(root, training, Path(folder))
     command = [sys.executable, "jobs/train.py", *map(str, arguments(root, "b", shards, training))]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -22,10 +24,14 @@ from pipelines.datasets.scenes import CLASSES
 
 SECONDS = 10.0
 WARM_UP = 3
+OPTIMIZERS: dict[str, Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=1e-4, momentum=0.99, weight_decay=5e-4),
+    "adamw": partial(torch.optim.AdamW, lr=1e-4),
+}
 
 
 def main() -> None:
-    """Steps of forward, backward and AdamW for some seconds."""
+    """Steps of forward, backward and optimizer for some seconds."""
     batch, side, width, fc_width = int(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:5])
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(threads_each(workers))
@@ -35,7 +41,7 @@ def main() -> None:
     if workers > 1:
         dist.init_process_group("gloo")
         network = DistributedDataParallel(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = OPTIMIZERS[sys.argv[5]](network.parameters())
     images = torch.randn(batch // workers, 3, side, side).to(memory_format=memory_format)
     labels = torch.randint(0, len(CLASSES), (batch // workers, side, side))
 

@@ -147,12 +147,14 @@ def test_workers_and_passes_take_the_steps_of_one_worker_with_all_images_in_one_
                 assert (mine - other).abs().max() / moved < 1e-3
 
 
-def test_a_step_is_caffes_with_iter_size_by_hand():
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_step_is_caffes_with_iter_size_by_hand(memory_format):
     """FCN-AlexNet's recipe: the mean of the passes' means, then momentum and decay."""
     solver = Solver(
         loss="image-mean", lr=0.01, momentum=0.9, weight_decay=0.1, iter_size=3, precision="fp32"
     )
     run, twin = make_run(solver), make_run(solver).network
+    run.network.to(memory_format=memory_format)
     w = {name: value.detach().double().numpy() for name, value in twin.named_parameters()}
     v = {name: np.zeros_like(value) for name, value in w.items()}
     for _ in range(3):
