@@ -46,7 +46,7 @@ class Seaweed:
         self._folder = Path(tempfile.mkdtemp(prefix="fcnw"))  # short: unix sockets lie in it
         (self._folder / "data").mkdir()
         (self._folder / "s3.json").write_text(json.dumps(_IDENTITIES))
-        ports = _free_ports(8)
+        self._ports = ports = _free_ports(8)
         self.endpoint = f"http://127.0.0.1:{ports[6]}"
         with (self._folder / "out").open("wb") as out:
             self._process = subprocess.Popen(
@@ -92,6 +92,9 @@ class Seaweed:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+        for port in self._ports:  # sockets whose place cannot be chosen
+            for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                left.unlink(missing_ok=True)
 
     def _wait_until_it_stores(self) -> None:
         """An open port is not enough: the server is ready when it has stored an object."""
