@@ -140,7 +140,7 @@ def _flags(folder: Path, ports: list[int]) -> list[str]:
         "-s3.iam=false",
         "-s3.autoCreateBucket=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=100",
+        "-volume.max=400",
         "-volume.preStopSeconds=1",
         f"-filer.localSocket={folder / 'f.sock'}",
         f"-s3.localSocket={folder / 's.sock'}",
