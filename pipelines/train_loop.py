@@ -29,7 +29,7 @@ from pipelines.train_pairs import KeptPairs, TrainPairs
 from pipelines.train_run import Run, precision_of
 from pipelines.train_settings import TrainConfig
 from pipelines.train_state import report, resume
-from pipelines.train_step import train_step
+from pipelines.train_step import require_finite_weights, train_step
 
 LOG_SECONDS = 10.0
 
@@ -60,6 +60,7 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
         while run.epoch < run.solver.epochs:
             started = time.monotonic()
             losses, step_seconds = _train_epoch(run, training.epoch(run.epoch))
+            require_finite_weights(run)
             trained = time.monotonic()
             confusions = validate(run, val)
             if not confusions[0].counts.any():

@@ -39,6 +39,12 @@ def resume(run: Run, latest: Any) -> int:
     run.optimizer.load_state_dict(state["optimizer"])
     for group, settings in zip(run.optimizer.param_groups, asked, strict=True):
         group.update(settings)
+    # Fused optimizers take a weight and its moments as they lie in memory, in whatever order; that
+    # of weights depends on the device and the precision, which may be others than before.
+    for weight, moments in run.optimizer.state.items():
+        for name, value in moments.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(value)
     run.epoch, run.images = state["epoch"], state["images"]
     run.history = state["history"]
     run.say(f"resumed after epoch {run.epoch}")

@@ -55,11 +55,25 @@ def train_step(run: Run, passes: Sequence[Batch], progress: float) -> torch.Tens
     run.optimizer.step()
     loss = summed.cpu()
     if not loss.isfinite().all():
-        raise InputError(
-            f"the loss became {loss.sum().item()} after {run.images} images; lower solver.lr "
-            f"(now {run.solver.lr:g} with loss {run.solver.loss!r})"
-        )
+        raise _diverged(run, f"the loss became {loss.sum().item()}")
     return torch.stack([loss, mine], 1)
+
+
+def require_finite_weights(run: Run) -> None:
+    """Raise InputError if a step has made weights infinite or no numbers, as all workers see.
+
+    The loss only tells at the next step, and masks of such a network are of the first class.
+    """
+    for name, weight in run.network.named_parameters():
+        if not weight.isfinite().all():
+            raise _diverged(run, f"weights of {name} became infinite or no numbers")
+
+
+def _diverged(run: Run, what: str) -> InputError:
+    return InputError(
+        f"{what} after {run.images} images; lower solver.lr "
+        f"(now {run.solver.lr:g} with loss {run.solver.loss!r})"
+    )
 
 
 def _losses(run: Run, batch: Batch) -> list[torch.Tensor]:

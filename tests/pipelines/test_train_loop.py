@@ -211,3 +211,37 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, mon
     third = make_run(Solver(optimizer="adamw", lr=1e-4))
     with pytest.raises(InputError, match="trained with sgd and cannot go on with adamw"):
         resume(third, Checkpoint(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("later", [torch.contiguous_format, torch.channels_last])
+def test_a_run_goes_on_in_another_order_of_memory(tmp_path, monkeypatch, optimizer, later):
+    """As from a GPU to a CPU. Oracle: torch's usual optimizer, which goes by positions."""
+    monkeypatch.setattr("ray.train.report", lambda metrics, **_: None)
+    monkeypatch.setattr(
+        "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
+    )
+    solver = Solver(optimizer=optimizer, lr=1e-3, loss="mean", precision="fp32")
+    first = make_run(solver)
+    earlier = {torch.contiguous_format, torch.channels_last} - {later}
+    first.network.to(memory_format=earlier.pop())
+    train_loop._train_epoch(first, fetched(Rows()))
+    report(first, {})
+    results = []
+    for fused in (True, False):
+        run = make_run(solver)
+        run.network.to(memory_format=later)
+        for group in run.optimizer.param_groups:
+            group["fused"] = fused
+        resume(run, Checkpoint(tmp_path / "c"))
+        for value in run.network.parameters():
+            value.grad = torch.zeros_like(value)  # only the moments move the weights
+        run.optimizer.step()
+        results.append([value.detach().clone() for value in run.network.parameters()])
+    start = [value.detach() for value in first.network.parameters()]
+    for mine, usual, before in zip(*results, start, strict=True):
+        moved = float((usual - before).abs().max())
+        torch.testing.assert_close(mine, usual, rtol=0, atol=1e-4 * moved + 1e-9)
+    assert any(
+        not torch.equal(usual, before) for usual, before in zip(results[1], start, strict=True)
+    )

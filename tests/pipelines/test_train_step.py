@@ -24,7 +24,7 @@ from pipelines.progress import Relay
 from pipelines.rates import for_workers, make_optimizer, rate_factor
 from pipelines.train_run import Run
 from pipelines.train_settings import Solver
-from pipelines.train_step import train_step
+from pipelines.train_step import require_finite_weights, train_step
 
 CLASSES = ClassList(names=("a", "b", "c"))
 SPEC = NetworkSpec(num_classes=3, head="fcn8s", width=1 / 32, fc_width=8, dropout=0.0)
@@ -216,6 +216,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_rate():
         run.network.score_fr.bias.fill_(float("nan"))
     with pytest.raises(InputError, match=r"lower solver.lr .now 7e-05"):
         train_step(run, batches(run, [["a"]]), 0.0)
+
+
+def test_weights_that_are_not_finite_end_the_run_before_they_are_a_checkpoint():
+    run = make_run(Solver(lr=1e30, loss="mean", momentum=0.0, precision="fp32"))
+    require_finite_weights(run)
+    train_step(run, batches(run, [["dddd"]]), 0.0)  # its loss is that of the weights before
+    train_step(run, batches(run, [["ccc"]]), 0.0)  # all void: no loss, and decay of 1e30 weights
+    with pytest.raises(
+        InputError, match=r"weights of .* became infinite.* lower solver.lr .now 1e"
+    ):
+        require_finite_weights(run)
 
 
 def test_the_rate_rises_falls_and_never_reaches_zero():
