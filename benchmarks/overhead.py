@@ -3,9 +3,9 @@
     python -m benchmarks.overhead
     python -m benchmarks.overhead --rays
 
-The job of `benchmarks.training`, read straight from its server, from the end of the first epoch to
-that of the last. ``--rays`` leaves Ray's own settings in place of those of `jobs.local_cluster`.
-Time on a processor says the same on a busy machine, where seconds say little.
+The job of `benchmarks.training` on its narrow network, read straight from its server, from the end
+of the first epoch to that of the last. ``--rays`` leaves Ray's own settings in place of those of
+`jobs.local_cluster`. Time on a processor says the same on a busy machine, where seconds say little.
 """
 
 from __future__ import annotations

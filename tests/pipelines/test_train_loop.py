@@ -191,17 +191,24 @@ class Checkpoint:
         yield self.directory
 
 
-def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, monkeypatch):
+@pytest.fixture
+def reported(tmp_path, monkeypatch):
+    """Where the checkpoint lies that a run has handed to Ray Train."""
+    folder = tmp_path / "c"
     monkeypatch.setattr("ray.train.report", lambda metrics, **_: None)
     monkeypatch.setattr(
-        "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
+        "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, folder)
     )
+    return folder
+
+
+def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(reported):
     first = make_run(Solver(lr=1e-9, precision="fp32"))
     train_loop._train_epoch(first, fetched(Rows()))
     first.epoch = 1
     report(first, {})
     second = make_run(Solver(lr=1e-12, momentum=0.5, weight_decay=0.25, precision="fp32"))
-    assert resume(second, Checkpoint(tmp_path / "c")) == 1
+    assert resume(second, Checkpoint(reported)) == 1
     group = second.optimizer.param_groups[0]
     assert (group["base_lr"], group["momentum"], group["weight_decay"]) == (1e-12, 0.5, 0.25)
     for mine, theirs in zip(second.network.parameters(), first.network.parameters(), strict=True):
@@ -210,17 +217,13 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(tmp_path, mon
         assert torch.equal(moment, first.optimizer.state[theirs]["momentum_buffer"])
     third = make_run(Solver(optimizer="adamw", lr=1e-4))
     with pytest.raises(InputError, match="trained with sgd and cannot go on with adamw"):
-        resume(third, Checkpoint(tmp_path / "c"))
+        resume(third, Checkpoint(reported))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("later", [torch.contiguous_format, torch.channels_last])
-def test_a_run_goes_on_in_another_order_of_memory(tmp_path, monkeypatch, optimizer, later):
+def test_a_run_goes_on_in_another_order_of_memory(reported, optimizer, later):
     """As from a GPU to a CPU. Oracle: torch's usual optimizer, which goes by positions."""
-    monkeypatch.setattr("ray.train.report", lambda metrics, **_: None)
-    monkeypatch.setattr(
-        "ray.train.Checkpoint.from_directory", lambda path: shutil.copytree(path, tmp_path / "c")
-    )
     solver = Solver(optimizer=optimizer, lr=1e-3, loss="mean", precision="fp32")
     first = make_run(solver)
     earlier = {torch.contiguous_format, torch.channels_last} - {later}
@@ -233,7 +236,7 @@ def test_a_run_goes_on_in_another_order_of_memory(tmp_path, monkeypatch, optimiz
         run.network.to(memory_format=later)
         for group in run.optimizer.param_groups:
             group["fused"] = fused
-        resume(run, Checkpoint(tmp_path / "c"))
+        resume(run, Checkpoint(reported))
         for value in run.network.parameters():
             value.grad = torch.zeros_like(value)  # only the moments move the weights
         run.optimizer.step()
