@@ -9,7 +9,7 @@ that of the image is a kernel of ours (`python -m benchmarks.gpu`).
 
 from __future__ import annotations
 
-from typing import Any
+import threading
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -24,7 +24,7 @@ took 0.85 of the time of torch's own with AVX-512 and 0.6 with AVX2, 64 to 128 1
 hand)."""
 
 FEW_POSITIONS = 1000
-"""Of an input: of fewer, weights that change at every step are not worth their transform."""
+"""Of an input: of fewer, weights that are not kept are not worth their transform."""
 
 HALVES = (torch.bfloat16, torch.float16)
 FEW_CHANNELS = 4
@@ -35,58 +35,57 @@ MANY_TAPS = 8192
 
 
 class KeptWeights:
-    """A layer's weights as `winograd.convolved` takes them, while they stay as they are.
+    """Weights as `winograd.convolved` takes them, of layers whose weights stay as they are.
 
-    Four times their size; 234 MB for VGG16. Copies and pickles of a layer are without them. torch
-    counts the changes of a tensor, but not those that its fused optimizers make: so what is kept
-    is forgotten whenever gradients are wanted of the layer, too.
+    Four times their size; 234 MB for VGG16. That they stay is the promise of whoever passes this:
+    torch does not count what its fused optimizers change, or an edit of ``weight.data``.
     """
 
     def __init__(self) -> None:
-        self._kept: Tensor | None = None
-        self._of: Tensor | None = None
-        self._version = 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return KeptWeights, ()
-
-    def forget(self) -> None:
-        """The weights are about to change."""
-        self._kept = self._of = None
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lock = threading.Lock()
 
     def of(self, weight_OCkk: Tensor) -> Tensor:
         """`transformed` weights."""
-        if weight_OCkk.is_inference():  # torch does not tell whether these have changed
-            return transformed(weight_OCkk)
-        version = weight_OCkk._version
-        if self._kept is None or self._of is not weight_OCkk or self._version != version:
-            self._kept = transformed(weight_OCkk.detach())
-            self._of, self._version = weight_OCkk, version
-        return self._kept
+        with self._lock:
+            if id(weight_OCkk) not in self._kept:  # the tensor is held so that its id is its own
+                self._kept[id(weight_OCkk)] = weight_OCkk, transformed(weight_OCkk.detach())
+            return self._kept[id(weight_OCkk)][1]
 
 
 def convolve(
-    layer: nn.Conv2d, kept: KeptWeights, input_NChw: Tensor, *, padding: int | None = None
+    layer: nn.Conv2d,
+    input_NChw: Tensor,
+    *,
+    padding: int | None = None,
+    kept: KeptWeights | None = None,
 ) -> Tensor:
-    """What the layer makes of its input, or would make with another padding."""
+    """What the layer makes of its input, or would make with another padding.
+
+    ``kept`` is not looked at where gradients are wanted.
+    """
     own = layer.padding
     assert isinstance(own, tuple)
     pad = own[0] if padding is None else padding
     weight, bias = layer.weight, layer.bias
-    learns = _learns(layer, input_NChw)
-    if learns:
-        kept.forget()
     if _is_product(layer, input_NChw, pad):
         return _product(layer, input_NChw)
-    if not _is_wide(layer, input_NChw, pad) or (learns and _is_small(input_NChw)):
+    learns = _learns(layer, input_NChw)
+    once = learns or kept is None
+    if not _is_wide(layer, input_NChw, pad) or (once and _is_small(input_NChw)):
         return F.conv2d(input_NChw, weight, bias, layer.stride, pad, layer.dilation, layer.groups)
     if learns:
         return Winograd.apply(input_NChw, weight, bias, pad)
-    return convolved(input_NChw, kept.of(weight), bias, pad)
+    transforms = transformed(weight.detach()) if kept is None else kept.of(weight)
+    return convolved(input_NChw, transforms, bias, pad)
 
 
 def rectified(
-    layer: nn.Conv2d, kept: KeptWeights, input_NChw: Tensor, *, padding: int | None = None
+    layer: nn.Conv2d,
+    input_NChw: Tensor,
+    *,
+    padding: int | None = None,
+    kept: KeptWeights | None = None,
 ) -> Tensor:
     """`convolve` and the ReLU after it, without gradients: on a GPU one kernel in half precision.
 
@@ -95,7 +94,7 @@ def rectified(
     halves = input_NChw.dtype == layer.weight.dtype in HALVES
     if halves and is_nvidia(input_NChw.device):
         return _fused(layer, input_NChw, layer.padding[0] if padding is None else padding)  # type: ignore[arg-type]
-    return F.relu_(convolve(layer, kept, input_NChw, padding=padding))
+    return F.relu_(convolve(layer, input_NChw, padding=padding, kept=kept))
 
 
 def _fused(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> Tensor:
@@ -122,7 +121,9 @@ def _fused(layer: nn.Conv2d, input_NChw: Tensor, pad: int) -> Tensor:
 
 def _learns(layer: nn.Conv2d, input_NChw: Tensor) -> bool:
     """Whether gradients are wanted."""
-    return torch.is_grad_enabled() and (layer.weight.requires_grad or input_NChw.requires_grad)
+    if not torch.is_grad_enabled():
+        return False
+    return input_NChw.requires_grad or any(each.requires_grad for each in layer.parameters())
 
 
 def _is_dense(layer: nn.Conv2d) -> bool:
@@ -164,7 +165,7 @@ def _is_single(layer: nn.Conv2d, input_NChw: Tensor) -> bool:
 
 
 def _is_small(input_NChw: Tensor) -> bool:
-    """Whether to transform weights that change at every step takes longer than it saves."""
+    """Whether to transform weights for it alone takes longer than it saves."""
     return input_NChw.numel() < FEW_POSITIONS * input_NChw.shape[1]
 
 

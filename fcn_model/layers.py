@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -31,38 +29,44 @@ class Conv(nn.Conv2d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._kept = KeptWeights()
+    def forward(
+        self, input_NChw: Tensor, padding: int | None = None, kept: KeptWeights | None = None
+    ) -> Tensor:
+        """(N, C, h, w) -> (N, channels, ...), without the ReLU; arguments as `convolve`'s."""
+        return convolve(self, input_NChw, padding=padding, kept=kept)
 
-    def forward(self, input_NChw: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, channels, ...), without the ReLU."""
-        return convolve(self, self._kept, input_NChw)
-
-    def unpadded(self, input_NChw: Tensor) -> Tensor:
-        """Only those outputs of which every tap is an input."""
-        return convolve(self, self._kept, input_NChw, padding=0)
-
-    def rectified(self, input_NChw: Tensor, *, padding: int | None = None) -> Tensor:
+    def rectified(
+        self, input_NChw: Tensor, padding: int | None = None, kept: KeptWeights | None = None
+    ) -> Tensor:
         """The convolution and its ReLU, where no gradient is wanted."""
-        return rectified(self, self._kept, input_NChw, padding=padding)
+        return rectified(self, input_NChw, padding=padding, kept=kept)
 
 
-class Unpadded(nn.Module):
-    """A convolution that adds no padding, with the parameters of one that does."""
+class Variant(nn.Module):
+    """A convolution, by its own parameters, with another padding or with kept weights."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    layer: Conv
+    padding: int | None
+    kept: KeptWeights | None
+
+    def __init__(
+        self, layer: nn.Module, *, padding: int | None = None, kept: KeptWeights | None = None
+    ) -> None:
         super().__init__()
+        if isinstance(layer, Variant):
+            padding = layer.padding if padding is None else padding
+            kept = layer.kept if kept is None else kept
+            layer = layer.layer
         assert isinstance(layer, Conv)
-        self.layer = layer
+        self.layer, self.padding, self.kept = layer, padding, kept
 
     def forward(self, input_NChw: Tensor) -> Tensor:
-        """As `Conv.unpadded`."""
-        return self.layer.unpadded(input_NChw)
+        """As `Conv.forward`."""
+        return self.layer(input_NChw, self.padding, self.kept)
 
     def rectified(self, input_NChw: Tensor) -> Tensor:
         """As `Conv.rectified`."""
-        return self.layer.rectified(input_NChw, padding=0)
+        return self.layer.rectified(input_NChw, self.padding, self.kept)
 
 
 class Score(nn.Conv2d):

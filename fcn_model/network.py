@@ -13,7 +13,8 @@ from fcn_model.backbones.trunk import Trunk
 from fcn_model.extents import Extents
 from fcn_model.geometry import stride
 from fcn_model.heads import SkipHead
-from fcn_model.ring import KeptZeros
+from fcn_model.kept import Kept
+from fcn_model.layers import Conv, Variant
 from fcn_model.spec import NetworkSpec
 
 
@@ -51,7 +52,7 @@ class FCN(nn.Module):
         self,
         images_NCHW: Tensor,
         sizes: Sequence[tuple[int, int]] | None = None,
-        zeros: KeptZeros | None = None,
+        kept: Kept | None = None,
     ) -> Tensor:
         """Class scores (N, K, H, W) of normalized images (N, C, H, W), any H and W from 1.
 
@@ -65,9 +66,10 @@ class FCN(nn.Module):
         not fit.
 
         What the zeros of the first padding become is not computed for each image (see `ring`).
-        Where weights do not change, ``zeros`` keeps it from batch to batch.
+        Where weights do not change and no gradients are wanted, ``kept`` holds it, and what else
+        follows from them alone, from batch to batch.
         """
-        features, extents = self._features(images_NCHW, sizes, zeros)
+        features, extents = self._features(images_NCHW, sizes, kept)
         layers = dict(self.named_children())
         height, width = images_NCHW.shape[2:]
         scores = [head.run(layers, features, extents, (height, width)) for head in self.heads]
@@ -77,32 +79,39 @@ class FCN(nn.Module):
         self,
         images_NCHW: Tensor,
         sizes: Sequence[tuple[int, int]] | None = None,
-        zeros: KeptZeros | None = None,
+        kept: Kept | None = None,
         *,
         task: int = 0,
     ) -> Tensor:
         """One task's scores (N, K, h, w) before the last enlargement; arguments as `forward`'s."""
-        features, extents = self._features(images_NCHW, sizes, zeros)
+        features, extents = self._features(images_NCHW, sizes, kept)
         return self.heads[task].coarse(dict(self.named_children()), features, extents)
 
     def _features(
         self,
         images_NCHW: Tensor,
         sizes: Sequence[tuple[int, int]] | None,
-        zeros: KeptZeros | None,
+        kept: Kept | None,
     ) -> tuple[list[dict[str, Tensor]], Extents]:
         extents = Extents.of_batch(images_NCHW, sizes, self.spec.in_channels)
         features = [
-            ring.features(trunk, own, part_NCHW, extents, zeros)
-            for trunk, own, part_NCHW in self.streams(images_NCHW)
+            ring.features(trunk, own, part_NCHW, extents, None if kept is None else kept.zeros)
+            for trunk, own, part_NCHW in self.streams(images_NCHW, kept)
         ]
         return features, extents
 
     def streams(
-        self, images_NCHW: Tensor
+        self, images_NCHW: Tensor, kept: Kept | None = None
     ) -> Iterator[tuple[Trunk, Mapping[str, nn.Module], Tensor]]:
-        """Each stream's trunk, its layers by their names without the stream's, and its input."""
+        """Each stream's trunk, its layers by their names without the stream's, and its input.
+
+        ``kept`` is as `forward`'s.
+        """
         layers = dict(self.named_children())
+        if kept is not None:
+            for name, layer in layers.items():
+                if isinstance(layer, Conv):
+                    layers[name] = Variant(layer, kept=kept.weights)
         channels = [stream.channels for stream in self.spec.streams]
         parts = images_NCHW.split(channels, dim=1)  # type: ignore[no-untyped-call]
         for (stream, trunk), part_NCHW in zip(self.trunks.items(), parts, strict=True):

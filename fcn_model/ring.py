@@ -6,8 +6,7 @@ there: some near each edge, and one in the middle, which larger maps repeat. Ste
 window that the image can have changed is computed (see `ring_plan`), with its surroundings cut from
 those maps. Where it has grown to the edge, the map is put together and the trunk goes on as usual.
 
-Results are those of whole maps but for the rounding of kernels chosen by shape. So are gradients,
-since those of the surroundings flow through the maps of zeros.
+Results are those of whole maps but for the rounding of kernels chosen by shape. So are gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from fcn_model.backbones.steps import Convolve, Step
 from fcn_model.backbones.trunk import Trunk
 from fcn_model.extents import Extents
 from fcn_model.geometry import Interval, output_size
-from fcn_model.layers import Unpadded
+from fcn_model.layers import Variant
 from fcn_model.precision import has_kernels
 from fcn_model.ring_plan import Box, Part, middle, padded, parts, smallest
 
@@ -116,8 +115,11 @@ def features(
 ) -> dict[str, Tensor]:
     """What `Trunk.run` gives, with the ring of padding taken from maps of zeros.
 
-    ``kept`` are those of this network; without it they are made anew, with their gradients.
+    ``kept`` are those of this network; without it they are made anew, as they are where gradients
+    are wanted, since those of the surroundings flow through them.
     """
+    if torch.is_grad_enabled():
+        kept = None
     if not _pays(trunk, images_NCHW, kept):
         return trunk.run(layers, images_NCHW, extents)
     canvas = images_NCHW.shape[2], images_NCHW.shape[3]
@@ -240,7 +242,7 @@ def _with_zeros(images_NCHW: Tensor, pad: int, box: Box) -> Tensor:
 def _inside(step: Step, layers: Layers, x_NChw: Tensor) -> Tensor:
     """Only those outputs of a step of which no tap lies beyond its input."""
     if isinstance(step, Convolve):
-        return step.run({step.name: Unpadded(layers[step.name])}, x_NChw, Extents(None))
+        return step.run({step.name: Variant(layers[step.name], padding=0)}, x_NChw, Extents(None))
     reach = step.geometry.pad
     y_NChw = step.run(layers, x_NChw, Extents(None))
     return y_NChw[:, :, reach : y_NChw.shape[2] - reach, reach : y_NChw.shape[3] - reach]

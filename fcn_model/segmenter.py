@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fcn_model import checkpoint
 from fcn_model.inputs import Image, Sample, samples
+from fcn_model.kept import Kept
 from fcn_model.lanes import Lanes
 from fcn_model.layers import Conv
 from fcn_model.masks import Classified, classified, masks
@@ -22,7 +23,6 @@ from fcn_model.model_config import ModelConfig
 from fcn_model.network import FCN
 from fcn_model.outcomes import Exhausted, Outcome, OutOfMemoryError, attempt
 from fcn_model.replays import Replays
-from fcn_model.ring import KeptZeros
 from fcn_model.tile_plans import Strip, TilePlan, plans
 from fcn_model.tiling import coarse_scores
 
@@ -38,8 +38,9 @@ class Segmenter:
     The network is taken over: moved to ``device`` (by default a GPU if there is one), put into
     channels-last memory and evaluation mode. With ``precision="fp32"`` a GPU's TF32 convolutions
     are turned off, for the whole process. With ``precision="bf16"`` a copy of the network is used,
-    whose trunk computes in bfloat16 and whose scores are float32. Of several tasks ``task`` names
-    the one to segment, by default the first.
+    whose trunk computes in bfloat16 and whose scores are float32. Weights that change afterwards
+    need a segmenter of their own, since what follows from them alone is computed once. Of several
+    tasks ``task`` names the one to segment, by default the first.
 
     Two numbers bound memory, in pixels of the largest feature map of a pass, that of the padded
     first convolution: full-width VGG16 holds 0.5 kB for each in fp32. Images share a batch up to
@@ -86,7 +87,7 @@ class Segmenter:
             for layer in network.children():
                 if isinstance(layer, Conv):
                     layer.to(torch.bfloat16)
-        self._zero_maps = KeptZeros()
+        self._kept = Kept()
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._head, self._layers = network.heads[self.task], dict(network.named_children())
         self._replays = Replays(self.classes)
@@ -135,7 +136,7 @@ class Segmenter:
     ) -> Classified:
         """One pass of normalized images (N, C, H, W) of unequal ``sizes``, left on the device."""
         height, width = batch_NCHW.shape[2:]
-        coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._zero_maps, task=self.task)
+        coarse_NKhw = self.network.coarse(batch_NCHW, sizes, self._kept, task=self.task)
         return classified(self._head, self._layers, coarse_NKhw, (height, width))
 
     def _dealt(self, ready: Sequence[Sample]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
@@ -229,7 +230,7 @@ class Segmenter:
         sample.write(
             inside_CHW[:, : sample.size[0] - top, : sample.size[1] - left], top=top, left=left
         )
-        coarse_NKhw = coarse_scores(self.network, window_NCHW, task=self.task)
+        coarse_NKhw = coarse_scores(self.network, window_NCHW, task=self.task, kept=self._kept)
         size = rows.end - rows.begin, columns.end - columns.begin
         skipped = rows.begin - rows.start, columns.begin - columns.start
         found = classified(self._head, self._layers, coarse_NKhw, size, skipped=skipped)

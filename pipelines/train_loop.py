@@ -15,8 +15,8 @@ import torch
 
 from fcn_model import Confusion
 from fcn_model.geometry import coordinates
+from fcn_model.kept import Kept
 from fcn_model.precision import training_format
-from fcn_model.ring import KeptZeros
 from pipelines import checkpoints, cluster, storage
 from pipelines.ahead import ahead
 from pipelines.augment import View, augment
@@ -231,14 +231,14 @@ def share_of_run(run: Run, seen_in_epoch: int) -> float:
 def validate(run: Run, pairs: Iterable[Pair]) -> list[Confusion]:
     """Whole-image masks of every validation pair, counted over all workers, for each task."""
     run.network.eval()
-    zeros = KeptZeros()
+    kept = Kept()
     confusions = [Confusion(len(classes)) for classes in run.config.class_lists]
     # One by one: whole images may be much larger than the windows that training sees.
     for pair in pairs:
         batch = collate([View.of(_seen(run, pair))], run.config)
         images = batch.images_NCHW.to(run.device, memory_format=torch.channels_last)
         with torch.inference_mode(), run.autocast():
-            scores = run.config.spec.split(run.network(images, batch.sizes, zeros))
+            scores = run.config.spec.split(run.network(images, batch.sizes, kept))
         for confusion, task_scores, labels, classes in zip(
             confusions, scores, batch.labels_NHW, run.config.class_lists, strict=True
         ):

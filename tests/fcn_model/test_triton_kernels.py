@@ -14,7 +14,6 @@ from torch import nn
 
 from fcn_model import convolution, masks, ring
 from fcn_model.backbones import steps
-from fcn_model.convolution import KeptWeights
 from fcn_model.geometry import Layer
 from fcn_model.layers import Conv
 from fcn_model.spec import BackboneName
@@ -144,5 +143,5 @@ def test_a_layer_is_rectified_in_one_kernel(
     monkeypatch.setattr(convolution, "MANY_TAPS", 1000)
     with torch.inference_mode():
         fused = convolution._fused(layer, x, 0)
-        plain = convolution.rectified(layer, KeptWeights(), x)
+        plain = convolution.rectified(layer, x)
     torch.testing.assert_close(fused, plain, rtol=0, atol=ROUNDING * float(plain.max()))
