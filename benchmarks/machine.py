@@ -14,10 +14,11 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def describe(*packages: str) -> str:
-    """Processor, threads, versions of Python, torch and ``packages``, and the date (UTC)."""
+    """Processors, threads, versions of Python, torch and ``packages``, and the date (UTC)."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", *packages)]
     return ", ".join(
         [
+            *([torch.cuda.get_device_name()] if torch.cuda.is_available() else []),
             f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             f"Python {platform.python_version()}",
             *versions,

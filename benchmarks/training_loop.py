@@ -36,21 +36,28 @@ def main() -> None:
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(threads_each(workers))
     spec = NetworkSpec(num_classes=len(CLASSES), width=width, fc_width=int(fc_width))
-    memory_format = training_format(torch.device("cpu"), "fp32")
-    network: torch.nn.Module = build(spec).to(memory_format=memory_format).train()
+    device, precision = torch.device("cuda" if torch.cuda.is_available() else "cpu"), sys.argv[6]
+    memory_format = training_format(device, precision)
+    halves = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    network: torch.nn.Module = build(spec).to(device).to(memory_format=memory_format).train()
     if workers > 1:
+        assert device.type == "cpu", "one GPU is not shared"
         dist.init_process_group("gloo")
         network = DistributedDataParallel(network)
     optimizer = OPTIMIZERS[sys.argv[5]](network.parameters())
-    images = torch.randn(batch // workers, 3, side, side).to(memory_format=memory_format)
-    labels = torch.randint(0, len(CLASSES), (batch // workers, side, side))
+    images = torch.randn(batch // workers, 3, side, side).to(device, memory_format=memory_format)
+    labels = torch.randint(0, len(CLASSES), (batch // workers, side, side), device=device)
 
     def seconds(steps: int) -> float:
         started = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+            with halves:
+                scores = network(images)
+            F.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - started
 
     seconds(WARM_UP)

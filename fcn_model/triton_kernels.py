@@ -100,7 +100,7 @@ def _max_pool(
                 mask=live & inside[:, None],
                 other=float("-inf"),
             )
-            best = tl.maximum(best, tap)
+            best = tl.maximum(best, tap, propagate_nan=tl.PropagateNan.ALL)
     tl.store(y + place[:, None] * channels + channel[None, :], best, mask=live)
 
 
@@ -235,7 +235,7 @@ def _rectified(
         sums += tl.dot(values, matrix)
     sums += tl.load(bias + channel, mask=channel < OUT, other=0).to(tl.float32)[None, :]
     live = (place < total)[:, None] & (channel < OUT)[None, :]
-    result = tl.maximum(sums, 0).to(y.dtype.element_ty)
+    result = tl.maximum(sums, 0.0, propagate_nan=tl.PropagateNan.ALL).to(y.dtype.element_ty)
     tl.store(y + place[:, None] * OUT + channel[None, :], result, mask=live)
 
 

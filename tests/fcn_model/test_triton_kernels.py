@@ -64,6 +64,10 @@ def test_pooling_takes_the_maximum(kernels: Any, geometry: Layer, channels: int)
     for one in (x, part):
         wanted = F.max_pool2d(one, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
         torch.testing.assert_close(kernels.max_pool(one, g), wanted, rtol=0, atol=0)
+    x[1, 0, 9, 8] = torch.nan
+    wanted = F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
+    assert wanted.isnan().any()
+    torch.testing.assert_close(kernels.max_pool(x, g), wanted, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 5), (70, 5), (96, 4)])
@@ -145,3 +149,23 @@ def test_a_layer_is_rectified_in_one_kernel(
         fused = convolution._fused(layer, x, 0)
         plain = convolution.rectified(layer, x)
     torch.testing.assert_close(fused, plain, rtol=0, atol=ROUNDING * float(plain.max()))
+    x[1, channels // 2, 4, 3] = torch.nan
+    with torch.inference_mode():
+        fused = convolution._fused(layer, x, 0)
+        plain = convolution.rectified(layer, x)
+    assert 0 < plain.isnan().sum() < plain.numel()
+    assert torch.equal(fused.isnan(), plain.isnan())  # or it would be a mask, and no error
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="half precision has kernels on a GPU only")
+@pytest.mark.parametrize(("channels", "kernel"), [(64, 3), (512, 7), (3, 3)])
+def test_what_is_no_number_stays_none_in_half_precision(channels: int, kernel: int) -> None:
+    layer = Conv(channels, 64, kernel).to(DEVICE, torch.bfloat16)
+    layer.to(memory_format=torch.channels_last)
+    x = noise(2, channels, 12, 9).bfloat16().contiguous(memory_format=torch.channels_last)
+    x[1, channels // 2, 4, 3] = torch.nan
+    with torch.inference_mode():
+        made = layer.rectified(x)
+        wanted = F.relu(F.conv2d(x, layer.weight, layer.bias))
+    assert 0 < wanted.isnan().sum() < wanted.numel()
+    assert torch.equal(made.isnan(), wanted.isnan())
