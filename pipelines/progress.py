@@ -19,6 +19,9 @@ import ray
 from ray.experimental import internal_kv
 
 POLL_SECONDS = 0.5
+LOST_SECONDS = 10.0
+"""After which a control service that does not answer is not waited for at the end."""
+
 NAMESPACE = "fcn-nightly"
 
 
@@ -74,20 +77,17 @@ def relay(show: Callable[[str], None]) -> Iterator[Relay]:
 
     def poll() -> None:
         while not ended.wait(POLL_SECONDS):
-            try:
+            with suppress(ray.exceptions.RayError):  # if it lasts, the driver will say why
                 fetch()
-            except ray.exceptions.RayError:
-                return  # the cluster is going down, and the driver will say why
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield handle
-        ended.set()
-        thread.join()
-        with suppress(ray.exceptions.RayError):  # lost lines are no reason to lose the work
-            fetch()
     finally:
         ended.set()
-        with suppress(ray.exceptions.RayError):
-            handle.forget()
+        thread.join(LOST_SECONDS)
+        if not thread.is_alive():
+            with suppress(ray.exceptions.RayError):  # lost lines are no reason to lose the work
+                fetch()
+                handle.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -9,7 +10,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import ray.train.torch
 import torch
 
@@ -25,6 +25,7 @@ from pipelines.decoding import Pair
 from pipelines.errors import InputError, as_data, from_data
 from pipelines.progress import Relay
 from pipelines.rates import for_workers, make_optimizer
+from pipelines.seeds import Drawn, generator, seed_torch
 from pipelines.train_pairs import KeptPairs, TrainPairs
 from pipelines.train_run import Run, precision_of
 from pipelines.train_settings import TrainConfig
@@ -96,9 +97,10 @@ def _metrics(run: Run, losses: Sequence[float], confusions: Sequence[Confusion])
     for task, loss, confusion in zip(run.config.spec.tasks, losses, confusions, strict=True):
         first = task == run.config.spec.tasks[0]
         end = "" if first else f"_{task.name}"
-        metrics[f"mean_iu{end}"] = confusion.mean_iu
-        metrics[f"mean_iu_gt_present{end}"] = confusion.mean_iu_gt_present
-        metrics[f"pixel_accuracy{end}"] = confusion.pixel_accuracy
+        for name in ("mean_iu", "mean_iu_gt_present", "pixel_accuracy"):
+            score = getattr(confusion, name)
+            # JSON has no number for the scores of a further task whose labels all are void.
+            metrics[name + end] = None if math.isnan(score) else score
         if len(losses) > 1:
             metrics[f"loss_{task.name}"] = loss
     return metrics
@@ -121,7 +123,6 @@ def _start(settings: dict[str, Any]) -> Run:
     if device.type == "cpu":
         # Ray gives a one-CPU worker one thread; share the machine's cores among its workers.
         torch.set_num_threads(cluster.threads_each(context.get_local_world_size()))
-    torch.manual_seed(config.solver.seed + context.get_world_rank())
     solver = for_workers(config.solver, context.get_world_size())
     memory_format = training_format(device, precision_of(solver, device))
     network.to(device).to(memory_format=memory_format)
@@ -160,6 +161,7 @@ def _train_pairs(run: Run) -> TrainPairs:
         buffer=max(run.shuffle_buffer, solver.images_per_pass),
         more=solver.images_per_pass * solver.iter_size,
         seed=solver.seed,
+        rank=run.rank,
     )
 
 
@@ -169,6 +171,7 @@ def _train_epoch(run: Run, pairs: Iterator[Pair]) -> tuple[list[float], float]:
     The others went by waiting for pairs, and for them to be augmented and put together.
     """
     run.model.train()
+    seed_torch(run.solver.seed, run.epoch, run.rank)
     before = run.images
     totals = torch.zeros((len(run.config.spec.tasks), 2), dtype=torch.float64)  # loss, weight
     said = started = time.monotonic()
@@ -184,7 +187,10 @@ def _train_epoch(run: Run, pairs: Iterator[Pair]) -> tuple[list[float], float]:
                 f"epoch {run.epoch + 1}: {seen} of {run.records or 'so far'} images, "
                 f"loss {sum(_per_pixel(totals)):.4f}, {seen / (now - started):.2f} images/s"
             )
-    return _per_pixel(run.sum_over_workers(totals)), stepping
+    summed = run.sum_over_workers(totals)
+    if summed[0, 1] == 0:
+        raise InputError("no training image has a pixel that is not void; give another --train")
+    return _per_pixel(summed), stepping
 
 
 def _per_pixel(totals: torch.Tensor) -> list[float]:
@@ -194,8 +200,7 @@ def _per_pixel(totals: torch.Tensor) -> list[float]:
 
 def _steps(run: Run, pairs: Iterator[Pair]) -> Iterator[list[Batch]]:
     """The worker's passes of each step, until it has no more pairs."""
-    # Seeded by the epoch too: a resumed run must not repeat the draws of its first epoch.
-    rng = np.random.default_rng([run.solver.seed, run.epoch, run.rank])
+    rng = generator(run.solver.seed, run.epoch, run.rank, Drawn.VIEWS)
     backbone = run.network.backbone
     cells = coordinates(backbone.path(backbone.top))
     views = (augment(_seen(run, pair), rng, run.solver, cells) for pair in pairs)

@@ -19,6 +19,7 @@ from pipelines.ahead import Ahead
 from pipelines.augment import every_plane
 from pipelines.decoding import Pair
 from pipelines.ingest import pairs_of
+from pipelines.seeds import Drawn, generator
 
 KEPT_BYTES = 1 << 30
 """Of one worker's validation pairs, decoded: 1,400 images of 500 x 375."""
@@ -42,9 +43,11 @@ class TrainPairs:
     when it is allowed: `allow` says so, once for each.
     """
 
-    def __init__(self, shard: Any, epochs: range, *, buffer: int, more: int, seed: int) -> None:
+    def __init__(
+        self, shard: Any, epochs: range, *, buffer: int, more: int, seed: int, rank: int
+    ) -> None:
         self._buffer = buffer
-        self._seed = seed
+        self._seed, self._rank = seed, rank
         self._allowed = threading.Semaphore(0)
         self._fetched = Ahead(self._all(shard, epochs), buffer + more)
 
@@ -66,7 +69,7 @@ class TrainPairs:
 
         Epochs are taken to their ends and in their order; ``number`` is for the seed.
         """
-        random = np.random.default_rng([self._seed, number])
+        random = generator(self._seed, number, self._rank, Drawn.ORDER)
         held: list[Pair] = []
         more = True
         while True:

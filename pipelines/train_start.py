@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from fcn_model import ModelConfig, NetworkSpec, Normalization, build
 from fcn_model.spec import Task
@@ -14,6 +16,9 @@ from pipelines.train_settings import Network, TrainConfig
 
 Progress = Callable[[str], None]
 
+START_FILE = "start.json"
+"""Beside ``init``: the options of the command line that it was made by, which it does not show."""
+
 
 def prepare_start(
     config: TrainConfig, source: Source, run_uri: str, progress: Progress
@@ -21,7 +26,8 @@ def prepare_start(
     """Write ``<run>/init`` once: the network with its start weights, classes and normalization.
 
     Workers load it from there, so that a resumed run never depends on the original file again.
-    Returns what it says. Raises InputError if the run exists with another network or other classes.
+    Returns what it says. Raises InputError if the run exists with another network, other classes or
+    another start.
     """
     init_uri = storage.join(run_uri, "init")
     if storage.stat(storage.join(init_uri, checkpoint_files.FILES[0])) is not None:
@@ -34,6 +40,7 @@ def prepare_start(
                 f"({started.spec.name}, {len(started.classes)} classes, against "
                 f"{spec.name}, {len(classes)}); choose another --name to start anew"
             )
+        _require_same_start(run_uri, config.network)
         progress(f"resuming run {run_uri}")
         return started
     wanted = model_config(config, source)
@@ -49,7 +56,30 @@ def prepare_start(
         f"{wanted.spec.name}: {sum(p.numel() for p in network.parameters()):,} parameters, "
         + (f"{given}, fresh: {', '.join(fresh) or 'none'}" if loaded else "all layers fresh")
     )
+    storage.replace(storage.join(run_uri, START_FILE), json.dumps(_start(config.network)).encode())
     return checkpoints.save(init_uri, network, wanted)
+
+
+def _start(network: Network) -> dict[str, Any]:
+    names = ("init", "init_hha", "normalization")
+    return {name: getattr(network, name) for name in names}
+
+
+def _require_same_start(run_uri: str, asked: Network) -> None:
+    """Raise InputError for start weights or a normalization that would not be used.
+
+    Weights need not be named again.
+    """
+    uri = storage.join(run_uri, START_FILE)
+    if storage.stat(uri) is None:
+        return  # a run of before this file was
+    began = json.loads(storage.read_bytes(uri))
+    for name, value in _start(asked).items():
+        if value not in (None, began[name]):
+            raise InputError(
+                f"run {run_uri} was started with {name} {began[name]}, not {value}; choose another "
+                f"--name to start anew, or to go on give the same{' or none' * ('init' in name)}"
+            )
 
 
 def model_config(config: TrainConfig, source: Source) -> ModelConfig:

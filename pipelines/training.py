@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
+    Result,
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
@@ -77,6 +79,8 @@ def train(
     }
     planes = wanted_planes(started)
     tasks = cluster.decoding_tasks(config.num_workers, on_cpus=not use_gpu)
+    # Ray counts the passes over a dataset, each with an order of its own, from the start of a job.
+    order = config.solver.seed + _finished_epochs(f"{path}/{config.name}", filesystem)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
@@ -93,7 +97,7 @@ def train(
         ),
         datasets={
             "train": ingest.labelled_rows(
-                train_source, shuffle_seed=config.solver.seed, planes=planes, tasks=tasks
+                train_source, shuffle_seed=order, planes=planes, tasks=tasks
             ),
             "val": ingest.labelled_rows(val_source, planes=planes, tasks=tasks),
         },
@@ -107,6 +111,15 @@ def train(
         except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
     return _publish(result, run_uri, progress)
+
+
+def _finished_epochs(path: str, filesystem: pyarrow.fs.FileSystem) -> int:
+    """Those that the run has behind it."""
+    try:
+        found = Result.from_path(path, storage_filesystem=filesystem)
+    except RuntimeError:  # Ray Train has not left anything there
+        return 0
+    return int((found.metrics or {}).get("epoch", 0))
 
 
 def _use_gpu(config: TrainConfig) -> bool:

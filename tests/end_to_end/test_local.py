@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fcn_model import Confusion, load_segmenter
-from pipelines import images, storage
+from pipelines import images, ingest, storage
 from pipelines.datasets.scenes import CLASSES, write_scenes
 from pipelines.errors import IncompleteError, InputError
 from pipelines.evaluation import evaluate
@@ -46,7 +46,21 @@ def _table(folder):
     return [row for table in tables for row in table.to_pylist()]
 
 
-def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session, root):
+@pytest.fixture
+def seeds(monkeypatch):
+    """Those of the orders in which data sets are read."""
+    asked = []
+    rows = ingest.labelled_rows
+
+    def noted(source, *, shuffle_seed=None, **more):
+        asked.append(shuffle_seed)
+        return rows(source, shuffle_seed=shuffle_seed, **more)
+
+    monkeypatch.setattr(ingest, "labelled_rows", noted)
+    return asked
+
+
+def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session, root, seeds):
     workers = 2 if storage.is_s3(root) else 1  # once each: a worker takes seconds to start
     shards = {}
     for split, count in (("train", 11), ("val", 5)):
@@ -74,6 +88,7 @@ def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session,
     if workers == 2:
         first, trained = trained, run(2)
         assert trained.resumed_from == 1
+        assert seeds == [1337, None, 1338, None]  # its order is not that of the first epoch again
         assert [entry["images"] for entry in trained.history] == [11, 22]
         assert trained.history[0] == first.history[0]
         assert trained.mean_iu == max(entry["mean_iu"] for entry in trained.history)

@@ -64,11 +64,12 @@ def test_a_refusal_is_known_in_every_process_until_the_end(ray_session):
 
 
 @pytest.mark.ray
-def test_after_an_error_nothing_is_left(ray_session):
-    handles = []
+def test_after_an_error_the_last_lines_are_shown_and_nothing_is_left(ray_session):
+    handles: list[Relay] = []
+    shown: list[str] = []
 
     def fail() -> None:
-        with relay(lambda _: None) as handle:
+        with relay(shown.append) as handle:
             handles.append(handle)
             handle.say("a line")
             handle.refuse(as_data(InputError("bad")))
@@ -77,3 +78,4 @@ def test_after_an_error_nothing_is_left(ray_session):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert kept_of(handles[0]) == []
+    assert shown == ["a line"]  # what was said last says why

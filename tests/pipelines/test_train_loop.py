@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -20,6 +23,7 @@ from pipelines.errors import InputError
 from pipelines.ingest import rows_table
 from pipelines.progress import Relay
 from pipelines.rates import make_optimizer
+from pipelines.seeds import Drawn, generator
 from pipelines.train_pairs import fetched
 from pipelines.train_run import Run
 from pipelines.train_settings import Solver
@@ -160,6 +164,15 @@ def test_validation_scores_every_task_and_the_history_names_further_ones():
     assert (metrics["loss_sem"], metrics["loss_geo"]) == (1.5, 0.25)
     assert metrics["mean_iu"] == expected[0].mean_iu
     assert metrics["pixel_accuracy_geo"] == expected[1].pixel_accuracy
+    metrics = train_loop._metrics(run, [1.5, 0.25], [confusions[0], Confusion(2)])
+    assert metrics["mean_iu_geo"] is metrics["pixel_accuracy_geo"] is None  # all void
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_labels_that_are_all_void_teach_nothing_and_are_refused():
+    void = [replace(pair, label=np.full_like(pair.label, 255)) for pair in PAIRS]
+    with pytest.raises(InputError, match="no training image has a pixel that is not void"):
+        train_loop._train_epoch(make_run(Solver()), iter(void))
 
 
 def test_a_network_of_hha_images_reads_them_in_the_images_place():
@@ -218,6 +231,40 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(reported):
     third = make_run(Solver(optimizer="adamw", lr=1e-4))
     with pytest.raises(InputError, match="trained with sgd and cannot go on with adamw"):
         resume(third, Checkpoint(reported))
+
+
+def test_a_run_that_goes_on_draws_what_it_would_have_drawn(reported, monkeypatch):
+    """Order, windows, mirroring, shifts, cells and dropout; the oracle is the run not stopped."""
+    monkeypatch.setattr("ray.train.get_dataset_shard", lambda _: Rows())
+    config = replace(CONFIG, spec=replace(CONFIG.spec, dropout=0.5))
+    solver = Solver(
+        epochs=3, lr=1e-3, loss="mean", precision="fp32", crop=(9, 9), jitter=2, sampling=0.5
+    )
+
+    def trained(run, until):
+        with closing(train_loop._train_pairs(replace(run, shuffle_buffer=4))) as training:
+            while run.epoch < until:
+                training.allow()
+                train_loop._train_epoch(run, training.epoch(run.epoch))
+                run.epoch += 1
+        return run
+
+    whole = trained(make_run(solver, config), 3)
+    report(trained(make_run(solver, config), 1), {})
+    second = make_run(solver, config)
+    resume(second, Checkpoint(reported))
+    torch.rand(7)  # torch's state is whatever it is
+    trained(second, 3)
+    for mine, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_no_two_streams_of_random_numbers_are_the_same():
+    streams = [
+        tuple(generator(seed, epoch, rank, drawn).integers(2**63, size=2))
+        for seed, epoch, rank, drawn in itertools.product(range(3), range(3), range(3), Drawn)
+    ]
+    assert len(set(streams)) == len(streams) == 81
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

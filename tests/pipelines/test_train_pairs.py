@@ -50,7 +50,7 @@ def wait_until(condition):
 def test_each_epoch_gives_every_pair_once_and_in_its_own_order(buffer):
     orders = []
     for _ in range(2):  # the same seed, the same orders
-        training = TrainPairs(Shard(), range(3, 6), buffer=buffer, more=2, seed=1)
+        training = TrainPairs(Shard(), range(3, 6), buffer=buffer, more=2, seed=1, rank=0)
         for epoch in range(3, 6):
             training.allow()
             pairs = list(training.epoch(epoch))
@@ -68,7 +68,7 @@ def test_each_epoch_gives_every_pair_once_and_in_its_own_order(buffer):
 
 
 def test_a_pair_comes_from_the_next_ones_of_the_buffer():
-    training = TrainPairs(Shard(), range(1), buffer=10, more=2, seed=5)
+    training = TrainPairs(Shard(), range(1), buffer=10, more=2, seed=5, rank=0)
     training.allow()
     keys = [int(pair.key) for pair in training.epoch(0)]
     assert all(key < place + 10 for place, key in enumerate(keys))
@@ -77,7 +77,7 @@ def test_a_pair_comes_from_the_next_ones_of_the_buffer():
 
 def test_the_next_epoch_is_fetched_while_the_last_pairs_of_one_are_used_if_allowed():
     shard = Shard()
-    training = TrainPairs(shard, range(3), buffer=16, more=2, seed=1)
+    training = TrainPairs(shard, range(3), buffer=16, more=2, seed=1, rank=0)
     training.allow()
     first = training.epoch(0)
     taken = [next(first) for _ in range(26)]
@@ -95,7 +95,9 @@ def test_the_next_epoch_is_fetched_while_the_last_pairs_of_one_are_used_if_allow
 
 
 def test_an_error_row_is_raised_as_it_says():
-    training = TrainPairs(Shard(PAIRS[:5], failing=True), range(2), buffer=2, more=1, seed=0)
+    training = TrainPairs(
+        Shard(PAIRS[:5], failing=True), range(2), buffer=2, more=1, seed=0, rank=0
+    )
     training.allow()
     with pytest.raises(InputError, match="image 7 has no label"):
         list(training.epoch(0))
@@ -104,7 +106,7 @@ def test_an_error_row_is_raised_as_it_says():
 def test_closing_ends_the_thread_wherever_it_waits():
     for allowed in range(2):
         before, shard = set(threading.enumerate()), Shard()
-        training = TrainPairs(shard, range(2), buffer=2, more=1, seed=0)
+        training = TrainPairs(shard, range(2), buffer=2, more=1, seed=0, rank=0)
         for _ in range(allowed):
             training.allow()
         training.close()

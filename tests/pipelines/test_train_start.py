@@ -119,6 +119,27 @@ def test_a_run_goes_on_only_with_the_same_tasks_and_inputs(tmp_path):
             prepare_start(asked, source, run, quiet)
 
 
+def test_a_run_goes_on_only_from_its_own_start(tmp_path):
+    root = storage.parse_uri(str(tmp_path))
+    first, run = storage.join(root, "first"), storage.join(root, "run")
+    config = TrainConfig(storage="s", name="n", network=NARROW)
+    prepare_start(config, SOURCE, first, quiet)
+    begun = replace(NARROW, init=f"{first}/init")
+    started = prepare_start(replace(config, network=begun), SOURCE, run, quiet)
+    for same in (begun, NARROW):
+        assert prepare_start(replace(config, network=same), SOURCE, run, quiet) == started
+    for other, said in (
+        (replace(begun, init=f"{run}/best"), f"init {first}/init, not {run}/best"),
+        (replace(begun, normalization="caffe"), "normalization nyud, not caffe"),
+    ):
+        with pytest.raises(InputError, match=f"was started with {said}; choose another --name"):
+            prepare_start(replace(config, network=other), SOURCE, run, quiet)
+    with pytest.raises(InputError, match="with init None"):  # it began with fresh layers
+        prepare_start(replace(config, network=begun), SOURCE, first, quiet)
+    (tmp_path / "first" / "start.json").unlink()  # as runs of earlier versions are
+    prepare_start(replace(config, network=begun), SOURCE, first, quiet)
+
+
 def test_training_and_validation_data_must_agree_on_every_label():
     check_same_classes(SOURCE, replace(SOURCE, uri="elsewhere"))
     for other in (
