@@ -11,6 +11,7 @@ Results are those of whole maps but for the rounding of kernels chosen by shape.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -186,21 +187,24 @@ class Ring:
 
     def run(self, trunk: Trunk, layers: Layers, images_NCHW: Tensor) -> dict[str, Tensor]:
         """The whole maps that the head uses, and that of the last step, by name."""
-        made = {}
+        made, scratch = {}, Scratch()
         x = images_NCHW
         for index, (step, part) in enumerate(zip(trunk.steps, self.plan, strict=False)):
             if index:
-                x = self._surrounded(x, index - 1, part.needed)
+                x = self._surrounded(x, index - 1, part.needed, scratch)
             else:
                 x = _with_zeros(x, trunk.steps[0].geometry.pad, part.needed)
             x = _inside(step, layers, x)
             if step.name in trunk.wanted or index == len(self.plan) - 1:
                 height, width = part.size
-                made[step.name] = self._surrounded(x, index, ((0, height), (0, width)))
+                made[step.name] = self._surrounded(x, index, ((0, height), (0, width)), Scratch())
         return made
 
-    def _surrounded(self, x_NChw: Tensor, index: int, box: Box) -> Tensor:
-        """Rows and columns of the map after step ``index``, of which ``x`` is the part made."""
+    def _surrounded(self, x_NChw: Tensor, index: int, box: Box, scratch: Scratch) -> Tensor:
+        """Rows and columns of the map after step ``index``, of which ``x`` is the part made.
+
+        They may lie in ``scratch``.
+        """
         part = self.plan[index]
         rows, columns = box
         (top, bottom), (left, right) = part.made
@@ -223,12 +227,35 @@ class Ring:
             return torch.cat([above, torch.cat([before, x_NChw, behind], 3), below], 2)
         # The same with one copy instead of two.
         shape = *x_NChw.shape[:2], rows[1] - rows[0], columns[1] - columns[0]
-        whole = torch.empty_like(x_NChw[:, :, :1, :1].expand(shape))
+        whole = scratch.map(x_NChw, shape)
         middle = whole[:, :, top - rows[0] : bottom - rows[0]]
         whole[:, :, : top - rows[0]], whole[:, :, bottom - rows[0] :] = above, below
         middle[..., : left - columns[0]], middle[..., right - columns[0] :] = before, behind
         middle[..., left - columns[0] : right - columns[0]] = x_NChw
         return whole
+
+
+class Scratch:
+    """Memory for one map at a time: what a process asks for anew is zeroed first, page by page."""
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+
+    def map(self, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """An uninitialized map (N, C, h, w), channels last in memory; the one before it is gone.
+
+        Unless that one is ``like`` itself, as after a layer that changes nothing.
+        """
+        count, channels, height, width = shape
+        numel = math.prod(shape)
+        held = self._held
+        if held is None or len(held) < numel or _memory(held) == _memory(like):
+            self._held = held = like.new_empty(numel)
+        return held[:numel].view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _with_zeros(images_NCHW: Tensor, pad: int, box: Box) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fcn_model.extents import Extents
 from fcn_model.geometry import Layer
 from fcn_model.layers import Conv
+from fcn_model.pooling import max_pool
 from fcn_model.precision import has_kernels
 
 SAME = Layer(1)
@@ -74,14 +75,8 @@ class MaxPool(WithoutLayers):
 
     def run(self, _layers: Mapping[str, nn.Module], x: Tensor, extents: Extents) -> Tensor:
         """Pool; windows that overlap reach into an image from outside its ``extents``."""
-        g = self.geometry
-        if has_kernels(x.device) and not torch.is_grad_enabled():
-            from fcn_model.triton_kernels import max_pool  # noqa: PLC0415
-
-            x = max_pool(x, g)
-        else:
-            x = F.max_pool2d(x, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
-        if g.kernel > g.stride:
+        x = max_pool(x, self.geometry)
+        if self.geometry.kernel > self.geometry.stride:
             extents.clear_(x)
         return x
 

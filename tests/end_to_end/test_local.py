@@ -87,10 +87,9 @@ def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session,
     assert [entry["images"] for entry in trained.history] == [11]  # does not split evenly
     if workers == 2:
         first, trained = trained, run(2)
-        assert trained.resumed_from == 1
         assert seeds == [1337, None, 1338, None]  # its order is not that of the first epoch again
+        assert trained.history[: trained.resumed_from] == first.history
         assert [entry["images"] for entry in trained.history] == [11, 22]
-        assert trained.history[0] == first.history[0]
         assert trained.mean_iu == max(entry["mean_iu"] for entry in trained.history)
 
     config = SegmentConfig(checkpoint=trained.checkpoint, output=storage.join(root, "out"))
