@@ -62,10 +62,10 @@ class Ratio:
 
 def table(ratios: Iterable[Ratio]) -> str:
     """One line each."""
-    lines = [f"{'':52}{'median':>8}{'spread':>18}{'goal':>10}"]
+    lines = [f"{'':52}{'median':>8}{'spread':>22}{'goal':>10}"]
     for ratio in ratios:
         missed = " missed" if ratio.reached is False else ""
-        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{ratio.spread:>18}{ratio.aim:>10}{missed}")
+        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{ratio.spread:>22}{ratio.aim:>10}{missed}")
     return "\n".join(lines)
 
 
