@@ -6,11 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("agg")
-from matplotlib import pyplot as plt
-
 from benchmarks.ratios import recorded_ratios
 
 HEAD = """# Speed, as recorded
@@ -45,14 +40,20 @@ def page(recorded: Mapping[str, Any]) -> str:
 
 
 def picture(recorded: Mapping[str, Any], path: Path) -> None:
-    """Each ratio in units of its goal, on a line of its own; right of 1 is better."""
+    """Each ratio in units of its goal, on a line of its own; right of 1 is better.
+
+    Needs matplotlib, of the extra ``bench``.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415  (only who records needs it)
+
     rows = [
         (f"{name}: {ratio.name}", ratio, ratio.goal)
         for name, entry in recorded.items()
         for ratio in recorded_ratios(entry)
         if ratio.goal
     ]
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), dpi=120)
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(rows)), dpi=120)
+    axes = figure.subplots()
     for line, (_, ratio, goal) in enumerate(reversed(rows)):
         way = 1 if ratio.at_least else -1
         samples = [(sample / goal) ** way for sample in ratio.samples if sample > 0]
@@ -69,4 +70,3 @@ def picture(recorded: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("times better than its goal (grey: samples; blue or red: their median)")
     figure.tight_layout()
     figure.savefig(path)
-    plt.close(figure)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.ratios import Ratio, regressions
@@ -31,3 +34,9 @@ def test_worse_is_beyond_a_quarter_on_the_bad_side(recorded, now, goal, at_least
 
 def test_a_ratio_that_was_never_recorded_is_not_worse():
     assert regressions({"ratios": {}}, [Ratio("new", [0.1], 0.9)]) == []
+
+
+def test_to_compare_needs_no_more_than_setup_installs():
+    """matplotlib is of another extra, and for whoever records."""
+    program = "import sys; sys.modules['matplotlib'] = None; import benchmarks.kept_fast"
+    subprocess.run([sys.executable, "-c", program], check=True)
