@@ -12,14 +12,12 @@ from fcn_model.precision import has_kernels
 
 def max_pool(x_NChw: Tensor, geometry: Layer) -> Tensor:
     """``F.max_pool2d``. What is not a number stays none."""
-    g = geometry
-    if torch.is_grad_enabled():
-        return F.max_pool2d(x_NChw, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
-    if has_kernels(x_NChw.device):
+    g, learns = geometry, torch.is_grad_enabled()
+    if not learns and has_kernels(x_NChw.device):
         from fcn_model import triton_kernels  # noqa: PLC0415
 
         return triton_kernels.max_pool(x_NChw, g)
-    if (g.kernel, g.stride, g.pad) == (2, 2, 0) and x_NChw.device.type == "cpu":
+    if not learns and x_NChw.device.type == "cpu" and (g.kernel, g.stride, g.pad) == (2, 2, 0):
         return _by_pairs(x_NChw, g)
     return F.max_pool2d(x_NChw, g.kernel, g.stride, g.pad, ceil_mode=g.ceil)
 
@@ -27,8 +25,7 @@ def max_pool(x_NChw: Tensor, geometry: Layer) -> Tensor:
 def _by_pairs(x_NChw: Tensor, geometry: Layer) -> Tensor:
     """The larger of two rows, then of two columns.
 
-    torch writes where each maximum was, too: four bytes for every one of a result in half
-    precision, in memory that is new each time.
+    torch writes where each maximum was, too: eight bytes each, in memory that is new each time.
     """
     y = x_NChw.permute(0, 2, 3, 1)  # as it lies in memory
     for axis in (1, 2):

@@ -175,6 +175,20 @@ def test_labels_that_are_all_void_teach_nothing_and_are_refused():
         train_loop._train_epoch(make_run(Solver()), iter(void))
 
 
+def test_every_validation_is_of_the_weights_that_there_are():
+    """What a pass keeps of weights does not outlive it: torch does not count the fused steps."""
+    config = replace(CONFIG, spec=replace(CONFIG.spec, width=1 / 4))  # wide enough for transforms
+    solver = Solver(optimizer="adamw", lr=3e-5, loss="mean", precision="fp32")
+    run, fresh = make_run(solver, config), make_run(solver, config)
+    before = train_loop.validate(run, PAIRS)
+    train_loop._train_epoch(run, fetched(Rows()))
+    fresh.network.load_state_dict(run.network.state_dict())
+    found, wanted = (train_loop.validate(one, PAIRS) for one in (run, fresh))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.counts == theirs.counts).all()
+    assert (found[0].counts != before[0].counts).any()
+
+
 def test_a_network_of_hha_images_reads_them_in_the_images_place():
     spec = NetworkSpec(num_classes=3, head="fcn32s", width=1 / 32, fc_width=8)
     config = ModelConfig(
