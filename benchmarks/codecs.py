@@ -26,8 +26,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import describe
+from benchmarks.ratios import Ratio
+from benchmarks.throughput import photo
 from fcn_model import ClassList
 from pipelines import images
+from tests.support import made
 
 Array = NDArray[np.uint8]
 Modules = Mapping[str, Any]
@@ -74,6 +77,21 @@ def main() -> None:
         size = sum(map(len, made[name])) / sum(map(len, made["ours"]))
         print(f"{name:24} {seconds / took['ours']:11.2f}   {size:12.2f}")
     print(f"ours: {1000 * took['ours'] / len(masks):.2f} ms a mask")
+
+
+def of_made_files(files: int, repeats: int) -> list[Ratio]:
+    """The same with Pillow alone, on files made up here."""
+    pixels = [photo(seed, 360, 480) for seed in range(files)]
+    masks = [np.kron(p[::20, ::20, 0] % 21, np.ones((20, 20), np.uint8)) for p in pixels]
+    decoded, _ = times(decoders({}), [made.jpg(each) for each in pixels], repeats)
+    encoded, files_of = times(encoders({}), masks, repeats)
+    size = {name: sum(map(len, each)) for name, each in files_of.items()}
+    usual = "Pillow, level 6"
+    return [
+        Ratio("JPEG to RGB: ours ÷ Pillow", [decoded["ours"] / decoded["Pillow"]], at_least=False),
+        Ratio("mask to PNG: ours ÷ Pillow", [encoded["ours"] / encoded[usual]], at_least=False),
+        Ratio("bytes of PNG: ours ÷ Pillow", [size["ours"] / size[usual]], at_least=False),
+    ]
 
 
 def installed() -> Modules:

@@ -5,7 +5,8 @@
 
 In a few minutes on two cores. Ratios that are worse than the recorded ones by more than the
 tolerance are named, and the exit code is 1. ``--record`` puts today's in their place, in
-`benchmarks/recorded.json`, and draws `docs/speed_recorded.md` and its picture anew.
+`benchmarks/recorded.json`, and draws `docs/speed_recorded.md` and its picture anew. Short forms
+say whether something became slower; whether it is fast enough is what the long ones are for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks import inference, ratios, speed_page, throughput, training
+from benchmarks import codecs, inference, ratios, scale, speed_page, throughput, training
 from benchmarks.machine import describe
 from benchmarks.ratios import Ratio
 
@@ -32,7 +33,12 @@ SHORT: dict[str, Callable[[], list[Ratio]]] = {
     "throughput small": lambda: throughput.measure(
         throughput.Options(net="small", images=512, repeats=1)
     )[0],
+    "throughput fcn8s": lambda: throughput.measure(
+        throughput.Options(net="fcn8s", images=24, unit_records=8, repeats=1, peer=False)
+    )[0],
     "training": lambda: training.measure(replace(training.NARROW, images=24, epochs=3)),
+    "scale": lambda: scale.measure(scale.Options(images=300, times=(1, 4))),
+    "codecs": lambda: codecs.of_made_files(files=16, repeats=3),
 }
 
 
@@ -56,9 +62,13 @@ def main() -> None:
     for name, measure in SHORT.items():
         if options.only not in (None, name):
             continue
-        found = measure()
-        print(f"\n{name}\n{ratios.table(found)}", flush=True)
-        worse += ratios.regressions(recorded.get(name, {}), found)
+        begun = time.monotonic()
+        found, before = measure(), recorded.get(name, {})
+        print(
+            f"\n{name}, {time.monotonic() - begun:.0f} s\n{ratios.beside(before, found)}",
+            flush=True,
+        )
+        worse += [f"{name}, {line}" for line in ratios.regressions(before, found)]
         if options.record:
             ratios.record(RECORDED, name, found, PACKAGES)
     print(f"\nin all {time.monotonic() - started:.0f} s")

@@ -102,11 +102,30 @@ def recorded_ratios(entry: Mapping[str, Any]) -> list[Ratio]:
     ]
 
 
-def regressions(recorded: Mapping[str, Any], ratios: Iterable[Ratio]) -> list[str]:
-    """A line for each ratio that is worse than the recorded one by more than the tolerance."""
-    lines = []
+def beside(recorded: Mapping[str, Any], ratios: Iterable[Ratio]) -> str:
+    """One line each, with the recorded median."""
+    before = _medians(recorded)
+    lines = [f"{'':52}{'median':>8}{'spread':>22}{'recorded':>10}"]
     for ratio in ratios:
-        before = recorded.get("ratios", {}).get(ratio.name)
-        if before is not None and ratio.worse_than(before["median"]):
-            lines.append(f"{ratio.name}: {ratio.median:.3g}, recorded {before['median']:.3g}")
-    return lines
+        was = before.get(ratio.name)
+        shown = "new" if was is None else f"{was:.3g}"
+        worse = " worse" if was is not None and ratio.worse_than(was) else ""
+        lines.append(f"{ratio.name:52}{ratio.median:8.3g}{ratio.spread:>22}{shown:>10}{worse}")
+    return "\n".join(lines)
+
+
+def regressions(recorded: Mapping[str, Any], ratios: Iterable[Ratio]) -> list[str]:
+    """A line for each ratio that is worse than the recorded one by more than the tolerance.
+
+    And for each that was recorded and is missing now.
+    """
+    before, lines = _medians(recorded), []
+    for ratio in ratios:
+        was = before.pop(ratio.name, None)
+        if was is not None and ratio.worse_than(was):
+            lines.append(f"{ratio.name}: {ratio.median:.3g}, recorded {was:.3g}")
+    return lines + [f"{name}: not measured, recorded {was:.3g}" for name, was in before.items()]
+
+
+def _medians(recorded: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value["median"] for name, value in recorded.get("ratios", {}).items()}

@@ -5,7 +5,8 @@
 Small images and a small network, so that everything beside the network counts. Shards lie in a
 SeaweedFS server on loopback, behind a proxy that counts requests. Time for each image is that
 between two sizes, so that the fixed cost drops out; it takes three sizes to compare. Memory is the
-largest resident set of the driver, and of any other process of the job, five times a second.
+largest resident set of the driver, and of any other process of the job, five times a second. Of
+requests and files there are fewer for an image the more images there are.
 """
 
 from __future__ import annotations
@@ -101,17 +102,27 @@ def measure(options: Options) -> list[Ratio]:
             print(runs[-1].line(), flush=True)
     pairs = list(itertools.pairwise(runs))
     slopes = [(b.seconds - a.seconds) / (b.images - a.images) for a, b in pairs]
+    growths = {
+        "time for an image": [b / a for a, b in itertools.pairwise(slopes)],
+        "memory of the driver": [b.driver / a.driver for a, b in pairs],
+        "memory of a worker": [b.worker / a.worker for a, b in pairs],
+    }
+    each = {
+        **{
+            f"{name} for 1,000 images": [1000 * run.requests[name] / run.images for run in runs]
+            for name in ("GET", "PUT")
+        },
+        "files for 1,000 images": [1000 * run.files / run.images for run in runs],
+        "objects spilled": [float(run.spilled) for run in runs],
+    }
     return [
-        Ratio("time for an image: more images ÷ fewer", _growth(slopes), 1.05, at_least=False),
-        Ratio(
-            "memory of the driver", [b.driver / a.driver for a, b in pairs], 1.05, at_least=False
-        ),
-        Ratio("memory of a worker", [b.worker / a.worker for a, b in pairs], 1.05, at_least=False),
+        Ratio(f"{name}: more images ÷ fewer", samples, 1.05, at_least=False)
+        for name, samples in growths.items()
+        if samples
+    ] + [
+        Ratio(name, samples, 0 if name == "objects spilled" else None, at_least=False)
+        for name, samples in each.items()
     ]
-
-
-def _growth(slopes: list[float]) -> list[float]:
-    return [b / a for a, b in itertools.pairwise(slopes)] or [1.0]
 
 
 def archive(root: str, folder: Path, options: Options, count: int) -> str:

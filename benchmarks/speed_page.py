@@ -29,7 +29,7 @@ def page(recorded: Mapping[str, Any]) -> str:
     lines = [HEAD]
     for name, entry in recorded.items():
         lines += [f"## {name}", "", entry["machine"], ""]
-        lines += ["| ratio | median | spread | goal |", "|---|---|---|---|"]
+        lines += ["| ratio | median | spread | goal of the long form |", "|---|---|---|---|"]
         for ratio in recorded_ratios(entry):
             missed = ", missed" if ratio.reached is False else ""
             lines.append(

@@ -25,8 +25,8 @@ from pipelines.datasets.scenes import CLASSES
 SECONDS = 10.0
 WARM_UP = 3
 OPTIMIZERS: dict[str, Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer]] = {
-    "sgd": partial(torch.optim.SGD, lr=1e-4, momentum=0.99, weight_decay=5e-4),
-    "adamw": partial(torch.optim.AdamW, lr=1e-4),
+    "sgd": partial(torch.optim.SGD, lr=1e-4, momentum=0.99, weight_decay=5e-4, fused=True),
+    "adamw": partial(torch.optim.AdamW, lr=1e-4, fused=True),
 }
 
 

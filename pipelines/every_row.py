@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ray.train import DataConfig
@@ -12,8 +13,17 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
 
     The default gives every worker equally many rows and drops the rest, up to one block per
     worker. Here the shares may differ, and the training loop lets workers run out at
-    different steps. But for that, `configure` is that of Ray 2.60.
+    different steps. What only one worker has needs nobody to deal it out, and no process for that.
+    But for this, `configure` is that of Ray 2.60.
     """
+
+    def __init__(self, *, always_dealt: Collection[str]) -> None:
+        """``always_dealt`` are the datasets that one worker, too, fetches by another process.
+
+        That keeps Ray Data's loop out of the worker while it computes.
+        """
+        super().__init__()
+        self._always_dealt = frozenset(always_dealt)
 
     def configure(
         self,
@@ -30,6 +40,9 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
             copy = dataset.copy(dataset)
             copy.set_name(name)
             copy.context.execution_options = self._resolve_execution_options(name)
+            if world_size == 1 and name not in self._always_dealt:
+                shares[0][name] = copy.iterator()
+                continue
             splits = copy.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
             for share, split in zip(shares, splits, strict=True):
                 share[name] = split

@@ -77,9 +77,9 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
                     val.forget()
             run.epoch += 1
             metrics = _metrics(run, losses, confusions) | {
-                "train_seconds": round(trained - started, 1),
-                "step_seconds": round(step_seconds, 1),
-                "val_seconds": round(time.monotonic() - trained, 1),
+                "train_seconds": round(trained - started, 3),
+                "step_seconds": round(step_seconds, 3),
+                "val_seconds": round(time.monotonic() - trained, 3),
             }
             run.history.append(metrics)
             run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
@@ -111,7 +111,7 @@ def _line(metrics: dict[str, Any]) -> str:
     return (
         f"loss {metrics['loss']:.4f} per pixel, val mean IU {metrics['mean_iu']:.4f}, "
         f"pixel accuracy {metrics['pixel_accuracy']:.4f}, "
-        f"{metrics['train_seconds']} + {metrics['val_seconds']} s"
+        f"{metrics['train_seconds']:.1f} + {metrics['val_seconds']:.1f} s"
     )
 
 

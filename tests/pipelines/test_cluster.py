@@ -20,7 +20,7 @@ def test_two_workers_together_get_every_row_once_per_epoch_in_another_order(ray_
     write_scenes(str(tmp_path), images=11, seed=1, split="x")
     source = open_source(str(tmp_path), unit_records=2)
     rows = ingest.labelled_rows(source, shuffle_seed=5)
-    shares = EveryRow().configure({"train": rows}, 2, None, None)
+    shares = EveryRow(always_dealt=["train"]).configure({"train": rows}, 2, None, None)
 
     @ray.remote(num_cpus=0)
     def read(share, epochs):
@@ -37,6 +37,26 @@ def test_two_workers_together_get_every_row_once_per_epoch_in_another_order(ray_
         assert first[epoch]
         assert second[epoch]
     assert (first[0], second[0]) != (first[1], second[1])
+
+
+@pytest.mark.ray
+def test_what_only_one_worker_has_is_not_dealt_out_by_a_process_of_its_own(ray_session, tmp_path):
+    import ray
+
+    write_scenes(str(tmp_path), images=5, seed=1, split="x")
+    rows = ingest.labelled_rows(open_source(str(tmp_path), unit_records=2))
+    (share,) = EveryRow(always_dealt=["train"]).configure({"train": rows, "val": rows}, 1)
+    kinds = {name: type(each).__name__ for name, each in share.items()}
+    assert kinds == {"train": "StreamSplitDataIterator", "val": "DataIteratorImpl"}
+
+    @ray.remote(num_cpus=0)
+    def read(val):
+        for _ in range(2):
+            batches = val.iter_batches(batch_size=3, batch_format="pyarrow")
+            yield sorted(pair.key for batch in batches for pair in ingest.pairs_of(batch))
+
+    seen = [ray.get(each) for each in read.options(num_returns=2).remote(share["val"])]
+    assert seen == [[f"x-{index:04d}" for index in range(5)]] * 2
 
 
 @pytest.mark.ray
