@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import describe
+from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio
-from benchmarks.throughput import photo
 from fcn_model import ClassList
 from pipelines import images
 from tests.support import made

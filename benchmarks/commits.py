@@ -94,7 +94,8 @@ def measure(night: plans.Night, archive: plans.Options, output: str, model: Mode
     cpu = time.process_time() - cpu
     memory = plans.peak() - at_first
     at = head.read(output)
-    assert at is not None and at.sequence == (2 if night.new else 1), "a snapshot for what is new"
+    assert at is not None
+    assert at.sequence == (2 if night.new else 1), "a snapshot for each night that has new parts"
     assert bool(receipts) == (night.name != "nothing new")
     size = {
         name: sum(ref.size for ref in storage.list_objects(storage.join(output, "_fcn", name)))

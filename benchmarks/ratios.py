@@ -26,6 +26,8 @@ class Ratio:
     goal: float | None = None
     at_least: bool = True
     """Whether the goal is a floor, and more is better."""
+    tolerance: float = TOLERANCE
+    """By how much of the recorded one it may be worse."""
 
     @property
     def median(self) -> float:
@@ -49,15 +51,15 @@ class Ratio:
         """The goal as text, empty if there is none."""
         return "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}"
 
-    def worse_than(self, recorded: float, tolerance: float = TOLERANCE) -> bool:
+    def worse_than(self, recorded: float) -> bool:
         """Whether the median is beyond the tolerance on the bad side.
 
-        The tolerance is a share of the recorded ratio; of one that is to be small, as a share of
-        time spent waiting, also of the goal: recorded as 0, it may be a little more.
+        Of a ratio that is to be small, as a share of time spent waiting, the tolerance is also one
+        of the goal: recorded as 0, it may be a little more.
         """
         if self.at_least:
-            return self.median < recorded * (1 - tolerance)
-        return self.median > recorded + tolerance * max(recorded, self.goal or 0.0)
+            return self.median < recorded * (1 - self.tolerance)
+        return self.median > recorded + self.tolerance * max(recorded, self.goal or 0.0)
 
 
 def table(ratios: Iterable[Ratio]) -> str:

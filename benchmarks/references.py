@@ -31,6 +31,7 @@ def main() -> None:
         a_segmenter(folder / "checkpoint", precision, lanes)  # type: ignore[arg-type]
         for lanes in (1, LANES)
     )
+    encoded *= -(-unit // len(encoded))
     pixels = [decoded(data) for data in encoded]
 
     def all_of_it(batch: Sequence[bytes]) -> None:

@@ -3,10 +3,10 @@
     python -m benchmarks.scale --images 1000 --times 1 10 100
 
 Small images and a small network, so that everything beside the network counts. Shards lie in a
-SeaweedFS server on loopback, behind a proxy that counts requests. Time for each image is that
-between two sizes, so that the fixed cost drops out; it takes three sizes to compare. Memory is the
-largest resident set of the driver, and of any other process of the job, five times a second. Of
-requests and files there are fewer for an image the more images there are.
+SeaweedFS server on loopback, behind a proxy that counts requests, listings apart. Time for an image
+is that between two sizes, so that the fixed cost drops out; it takes three sizes to compare. Memory
+is the largest resident set of the driver, and of any other process of the job, five times a second.
+Of requests and files there are fewer for an image the more images there are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +28,10 @@ import psutil
 import tyro
 
 from benchmarks.machine import describe
+from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, serving
-from benchmarks.throughput import a_network, photo, prepare
+from benchmarks.throughput import a_network, prepare
 from fcn_model import checkpoint
 from pipelines import storage
 from tests.support import made
@@ -46,6 +48,8 @@ class Options:
     """Of the smallest archive."""
     times: tuple[int, ...] = (1, 10, 100)
     """Sizes of the archives, in those of the smallest."""
+    unit_records: int | None = None
+    """Images in a unit; by default more in a larger archive, up to 512, so that units are fewer."""
     side: int = 48
     """Of the square images, in pixels."""
 
@@ -65,6 +69,7 @@ class Seen:
     requests: Counter[str] = field(default_factory=Counter)
     files: int = 0
     spilled: int = 0
+    """Times that Ray's store wrote objects to a disk, by its own log."""
 
     def line(self) -> str:
         """As a row of the table."""
@@ -98,30 +103,29 @@ def measure(options: Options) -> list[Ratio]:
         for times in options.times:
             shards = archive(server.uri(f"x{times}"), folder, options, options.images * times)
             with FaultProxy(server.endpoint) as proxy:
-                runs.append(night(proxy, folder, shards, server.uri("masks")))
+                runs.append(night(proxy, folder, shards, server.uri("masks"), options.unit_records))
             print(runs[-1].line(), flush=True)
     pairs = list(itertools.pairwise(runs))
     slopes = [(b.seconds - a.seconds) / (b.images - a.images) for a, b in pairs]
+    least, most = runs[0], runs[-1]
     growths = {
-        "time for an image": [b / a for a, b in itertools.pairwise(slopes)],
-        "memory of the driver": [b.driver / a.driver for a, b in pairs],
-        "memory of a worker": [b.worker / a.worker for a, b in pairs],
+        "time for an image": [slopes[-1] / slopes[0]] if len(slopes) > 1 else [],
+        "memory of the driver": [most.driver / least.driver],
+        "memory of a worker": [most.worker / least.worker],
     }
-    each = {
-        **{
-            f"{name} for 1,000 images": [1000 * run.requests[name] / run.images for run in runs]
-            for name in ("GET", "PUT")
-        },
-        "files for 1,000 images": [1000 * run.files / run.images for run in runs],
-        "objects spilled": [float(run.spilled) for run in runs],
+    per = {
+        f"{name} for 1,000 images": [1000 * run.requests[name] / run.images for run in runs]
+        for name in ("GET", "LIST", "PUT")
     }
+    per["files for 1,000 images"] = [1000 * run.files / run.images for run in runs]
     return [
-        Ratio(f"{name}: more images ÷ fewer", samples, 1.05, at_least=False)
-        for name, samples in growths.items()
-        if samples
-    ] + [
-        Ratio(name, samples, 0 if name == "objects spilled" else None, at_least=False)
-        for name, samples in each.items()
+        *(
+            Ratio(f"{name}, most ÷ fewest images", samples, 1.05, at_least=False)
+            for name, samples in growths.items()
+            if samples
+        ),
+        Ratio("times that objects were spilled", [run.spilled for run in runs], 0, at_least=False),
+        *(Ratio(name, samples, at_least=False) for name, samples in per.items()),
     ]
 
 
@@ -139,10 +143,14 @@ def archive(root: str, folder: Path, options: Options, count: int) -> str:
     return root
 
 
-def night(proxy: FaultProxy, folder: Path, shards: str, output: str) -> Seen:
-    """One run, watched."""
+def night(
+    proxy: FaultProxy, folder: Path, shards: str, output: str, unit_records: int | None = None
+) -> Seen:
+    """One run, watched, with so many images in a unit or as many as are fitting."""
     command = [sys.executable, "jobs/segment.py", "--input", shards, "--output", output]
     command += ["--checkpoint", str(folder / "checkpoint")]
+    if unit_records is not None:
+        command += ["--unit-records", str(unit_records)]
     environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
     started = time.monotonic()
     job = subprocess.Popen(
@@ -153,7 +161,7 @@ def night(proxy: FaultProxy, folder: Path, shards: str, output: str) -> Seen:
     reader = threading.Thread(target=lambda: said.append(job.stdout.read()), daemon=True)  # type: ignore[union-attr]
     reader.start()
     seen = Seen(0, 0.0, 0, 0)
-    process = psutil.Process(job.pid)
+    process, log = psutil.Process(job.pid), None
     while job.poll() is None:
         with suppress(psutil.NoSuchProcess):
             seen.driver = max(seen.driver, process.memory_info().rss)
@@ -162,17 +170,32 @@ def night(proxy: FaultProxy, folder: Path, shards: str, output: str) -> Seen:
             for child in process.children(recursive=True):
                 if child.name().startswith("ray::"):
                     seen.worker = max(seen.worker, child.memory_info().rss)
+                elif child.name() == "raylet":
+                    log = log or log_of(child.cmdline())
         time.sleep(LOOK_SECONDS)
     seen.seconds = time.monotonic() - started
     reader.join()
     text = said[0].decode()
     if job.returncode != 0:
         raise RuntimeError(text)
-    seen.requests = Counter(proxy.requests)
+    seen.requests = Counter(proxy.requests) + Counter(LIST=proxy.listings, GET=-proxy.listings)
     seen.files = sum("/data/" in ref.uri for ref in storage.list_objects(output))
     seen.images = int(next(line for line in text.splitlines() if " records in " in line).split()[0])
-    seen.spilled = text.lower().count("spill")
+    if log is None:
+        raise RuntimeError("no log of Ray's was found, so nobody knows whether it spilled")
+    seen.spilled = spills(log.read_text())
     return seen
+
+
+def log_of(raylet: Sequence[str]) -> Path:
+    """Where the raylet of this command line says what its object store does."""
+    (log,) = (word.partition("=")[2] for word in raylet if word.startswith("--stdout_filepath="))
+    return Path(log)
+
+
+def spills(log: str) -> int:
+    """How often a raylet's log says that it wrote objects to a disk."""
+    return sum("Spilled " in line for line in log.splitlines())
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@
 By default the paper's training: FCN-8s on VGG16, one image a step, SGD with momentum 0.99. The job
 reads shards from a SeaweedFS server on loopback, through a proxy that counts bytes. The loop has
 the same network, optimizer, precision, batch and threads, and its images and labels lie in memory
-as tensors. The job's rate is that of its passes over the training data, without validation and
-checkpoints; a pass of one epoch may be fetched while the network is validated, but for the shuffle's
-buffer, which is kept small here. With two workers it is one of two processes with DistributedDataParallel; beside it
+as tensors. With two workers it is one of two processes with DistributedDataParallel; beside it
 stands that of one process with all threads, which has the weights, what the optimizer keeps of each
-and Winograd's transform of them once, where two have them twice. The first epoch, in which Ray Data
-starts, is not counted. Loops and job take turns; rates of the job are over a loop's, before and
-after it. Where there is a GPU, both train on it; on a machine without the server there is --folder.
+and Winograd's transform of them once, where two have them twice.
+
+The job's rate is that of its passes over the training data, without validation and checkpoints.
+Before an epoch begins, what the shuffle holds of it may be fetched, which is little here. The first
+epoch, in which Ray Data starts, is not counted. Loops and job take turns; rates of the job are over
+a loop's, before and after it. Where there is a GPU, both train on it; on a machine without the
+server there is --folder.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ import numpy as np
 import tyro
 
 from benchmarks.machine import describe
+from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
-from benchmarks.throughput import photo
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES
 from pipelines.images import encode_mask

@@ -6,6 +6,7 @@ workers that decode and encode wait for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class Infer:
     """Actor: the network. Loaded once, then one unit after another."""
 
     def __init__(self, job: Job) -> None:
+        started = time.monotonic()
         import torch  # noqa: PLC0415
 
         from pipelines import checkpoints  # noqa: PLC0415
@@ -62,11 +64,14 @@ class Infer:
         )
         if device.type == "cpu":
             torch.set_num_threads(threads)
+        self._loading = time.monotonic() - started
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace every image of the unit by its mask."""
         row = UnitRow.from_table(table)
         run_stage(row, "network", lambda: self._segment(row.items))
+        if self._loading:  # told with the first unit
+            row.seconds["load"], self._loading = round(self._loading, 4), 0.0
         return row.to_table()
 
     def _segment(self, items: list[Item]) -> None:

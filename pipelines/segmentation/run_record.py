@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ def summary(receipts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(
-    night: Night, result: SegmentResult, receipts: Iterable[dict[str, Any]], moments: Moments
+    night: Night, result: SegmentResult, receipts: Sequence[dict[str, Any]], moments: Moments
 ) -> str:
     """Write the record of a run under its output; returns its URI."""
     record = {
@@ -42,6 +42,7 @@ def write(
         "result": asdict(result),
         **summary(receipts),
         "reached": moments.reached,
+        "first_part_seconds": next((receipt["seconds"] for receipt in receipts), {}),
         "versions": cluster.versions(),
     }
     uri = storage.join(night.output, "_fcn", "run", f"{night.run}.json")

@@ -69,6 +69,7 @@ class FaultProxy:
         self._kinds = kinds
         self.faults: list[tuple[str, Fault]] = []
         self.requests: list[str] = []  # their methods
+        self.listings = 0  # those of them, by GET, that list a bucket
         self.fetched: Counter[str] = Counter()  # how often each path was asked for by GET
         self.injected: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()  # bytes of the bodies that each path was answered with
@@ -133,6 +134,7 @@ class FaultProxy:
         head = request.split(wire.END, 1)[0].lower()
         with self._lock:
             self.requests.append(method)
+            self.listings += b"list-type=" in request.split(b"\r\n", 1)[0]
             self.fetched[_path(request)] += method == "GET"
             fault = next((pair for pair in self.faults if pair[0] == method), None)
             kind = ""
