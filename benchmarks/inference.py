@@ -98,6 +98,7 @@ def measure(options: Options) -> list[Ratio]:
             if turn:
                 seconds[name].append(passed)
                 differ[name].append(1e6 * float((mask != expected).mean()))
+        assert expected is not None
         classes.append(len(np.unique(expected)))
     print(f"classes in a mask: {min(classes)} to {max(classes)}")
     plain = seconds.pop("plain")

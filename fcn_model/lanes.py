@@ -48,7 +48,7 @@ class Lanes:
             return self.alone(work, items)
         with self._lock:
             if self._pool is None:
-                self._pool = _threads_of(self.count, max(1, self._all() // self.count))
+                self._pool = _threads_of(self.count, max(1, self._all() // self.count), self._all())
         return list(self._pool.map(work, items))
 
     def alone(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -59,7 +59,7 @@ class Lanes:
             threads = self._all()
         # Threads of torch stay with the one that has computed, as long as that lives. If there
         # are more of them than cores, all of them sleep between operators instead of being ready.
-        with _threads_of(1, threads) as pool:
+        with _threads_of(1, threads, threads) as pool:
             return list(pool.map(work, items))
 
     def _all(self) -> int:
@@ -67,5 +67,20 @@ class Lanes:
         return self._threads
 
 
-def _threads_of(count: int, share: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(share,))
+def _threads_of(count: int, share: int, usual: int) -> ThreadPoolExecutor:
+    """A pool whose threads have ``share`` threads of torch each; later ones have the ``usual``."""
+    started = threading.Barrier(count)
+
+    def begin() -> None:
+        torch.set_num_threads(share)
+        torch.get_num_threads()  # only the first look at it fixes it for this thread
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, "lane", initializer=begin)
+    for future in [pool.submit(int) for _ in range(count)]:
+        future.result()
+    # What one thread sets is what all threads begin with that compute for the first time after it.
+    last = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    last.start()
+    last.join()
+    return pool

@@ -39,6 +39,8 @@ class Conv(nn.Conv2d):
         self, input_NChw: Tensor, padding: int | None = None, kept: KeptWeights | None = None
     ) -> Tensor:
         """The convolution and its ReLU, where no gradient is wanted."""
+        if self._forward_hooks or self._forward_pre_hooks:
+            return F.relu_(self(input_NChw, padding, kept))
         return rectified(self, input_NChw, padding=padding, kept=kept)
 
 

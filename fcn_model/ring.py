@@ -77,7 +77,10 @@ class KeptZeros:
         self, trunk: Trunk, layers: Layers, steps: int, size: tuple[int, int], like: Tensor
     ) -> Zeros:
         """As `zeros`."""
-        key = id(trunk), steps, size
+        # Under autocast the same layers give maps of another format.
+        kind = like.device.type
+        format_ = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        key = id(trunk), steps, size, like.dtype, format_
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 OUT, IN = 4, 6
 """Positions of a tile on one axis."""
@@ -164,6 +165,7 @@ class Winograd(torch.autograd.Function):
         return convolved(input_NChw, transformed(weight_OCkk), bias_O, padding)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, weight and bias."""
         (gradient_NOhw,) = gradients

@@ -141,3 +141,21 @@ def test_an_error_of_one_image_is_its_own_and_any_other_is_raised(
     with pytest.raises(ZeroDivisionError) as raised:
         one.batch(images)
     assert raised.value is broken
+
+
+def test_threads_that_begin_later_have_as_many_of_torch_as_before():
+    """What one thread sets is kept by torch for all that compute for the first time after it."""
+
+    def of_a_new_thread() -> int:
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    lanes = Lanes(3)
+    assert lanes.each(lambda _: torch.get_num_threads(), range(6)) == [THREADS // 3] * 6
+    assert of_a_new_thread() == THREADS
+    assert lanes.alone(lambda _: torch.get_num_threads(), [1]) == [THREADS]
+    assert of_a_new_thread() == THREADS
+    assert lanes.each(lambda _: torch.get_num_threads(), range(6)) == [THREADS // 3] * 6

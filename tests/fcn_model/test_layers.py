@@ -63,3 +63,13 @@ def test_fresh_convolutions_keep_the_scale_of_what_they_see() -> None:
     for _ in range(10):
         x = F.relu(Conv(64, 64, 3, padding=1)(x))
     assert 0.2 < x.square().mean().sqrt().item() / math.sqrt(0.5) < 2
+
+
+def test_hooks_of_a_layer_run_whether_or_not_gradients_are_wanted() -> None:
+    network, seen = random_network(), []
+    network.get_submodule("conv2_1").register_forward_hook(lambda *_: seen.append(1))
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        seen.clear()
+        with mode():
+            network(torch.zeros(1, 3, 20, 20))
+        assert seen, mode

@@ -196,3 +196,14 @@ def test_each_stream_has_zeros_of_its_own() -> None:
     for _ in range(2):
         torch.testing.assert_close(network(images, None, kept), expected, rtol=0, atol=1e-10)
     assert float(expected.std()) > 1e-3
+
+
+@torch.inference_mode()
+def test_maps_of_zeros_that_were_made_under_autocast_serve_nothing_else() -> None:
+    network, images, kept = random_network(), image((33, 50)).float(), Kept()
+    expected = network(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = network(images, None, kept)
+    error = 1e-5 * float(expected.abs().max())
+    assert float((halves - expected).abs().max()) > 10 * error
+    torch.testing.assert_close(network(images, None, kept), expected, rtol=0, atol=error)
