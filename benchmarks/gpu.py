@@ -6,16 +6,18 @@
 Each in bfloat16 from normalized images on the device to masks on the device, and a single image
 also from uint8 pixels on the host to its mask on the host. Beside it FCN-8s VGG16 as a user of
 pytorch-fcn runs it (`inference.Plain`): fp32, contiguous, dense upsampling, argmax over the whole
-map. The floor is the network's arithmetic with the whole ring of padding, by what a product of
-matrices reaches on the device. With a checkpoint, masks of the images in a folder are compared with
-those of the plain one, pixel by pixel.
+map. Two floors are the network's arithmetic, with the whole ring of padding, and without what
+batches that keep the device busy take of it from maps of zeros, by what a product of matrices
+reaches on the device. Passes follow each other at once; only the single image on the host is
+waited for. With a checkpoint, masks of the images in a folder are compared with those of the plain
+one, pixel by pixel, in float32 without TF32, as ours has it there.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,9 @@ from benchmarks.inference import Plain, untrained
 from benchmarks.machine import describe
 from fcn_model import FCN, NetworkSpec, Segmenter, checkpoint
 from fcn_model.extents import Extents
+from fcn_model.kept import Kept
 from fcn_model.replays import SEEN, Replays
+from fcn_model.ring import features
 from fcn_model.spec import BackboneName
 
 BACKBONES: tuple[BackboneName, ...] = ("vgg16", "alexnet", "googlenet")
@@ -79,8 +83,15 @@ def _time(backbone: BackboneName, options: Options, peak: float) -> None:
     spec = NetworkSpec(num_classes=21, backbone=backbone)
     network, config = untrained(spec)
     size = options.height, options.width
-    work = _arithmetic(spec, size)
-    print(f"\n{spec.name}, {options.width} x {options.height}: {work / 1e9:.0f} GFLOP an image")
+    work = {
+        f"÷ floor {name}": arithmetic(spec, size, ring=ring)
+        for name, ring in (("with ring", True), ("without", False))
+    }
+    whole, left = (operations / 1e9 for operations in work.values())
+    print(
+        f"\n{spec.name}, {options.width} x {options.height}: {whole:.0f} GFLOP an image, "
+        f"{left:.0f} of them without the ring"
+    )
     plain = None
     if backbone == "vgg16":
         plain = _best(
@@ -103,7 +114,7 @@ def _best(
     options: Options,
     name: str,
     passes: Callable[[int], Callable[[], Tensor]],
-    work: float,
+    work: Mapping[str, float],
     peak: float,
 ) -> float:
     """Images a second of the best batch, after a line for each."""
@@ -113,7 +124,9 @@ def _best(
         rates.append(count / seconds)
         print(
             f"{name}, batch {count:2}: {rates[-1]:7.1f} images/s, {1e3 * seconds:7.2f} ms a pass, "
-            f"time ÷ floor {seconds / count * peak / work:.2f}",
+            + ", ".join(
+                f"{name} {seconds / count * peak / each:.2f}" for name, each in work.items()
+            ),
             flush=True,
         )
     return max(rates)
@@ -162,12 +175,22 @@ def _peak() -> float:
 
 
 @torch.no_grad()
-def _arithmetic(spec: NetworkSpec, size: tuple[int, int]) -> float:
-    """Operations for one image, up to the top of the trunk: all but a thousandth."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+def arithmetic(spec: NetworkSpec, size: tuple[int, int], *, ring: bool) -> float:
+    """Operations for one image, up to the top of the trunk: all but a thousandth.
+
+    With the ``ring`` of padding, or without what maps of zeros give of it.
+    """
+    with torch.device("meta"):
         network = FCN(spec).eval()
-        for trunk, layers, part in network.streams(torch.empty(1, 3, *size)):
-            trunk.run(layers, part, Extents(None))
+        images = torch.empty(1, 3, *size)
+    kept = Kept()
+    for _ in range(2):  # in the first of them maps of zeros are made
+        with FlopCounterMode(display=False) as counter:
+            for trunk, layers, part in network.streams(images):
+                if ring:
+                    trunk.run(layers, part, Extents(None))
+                else:
+                    features(trunk, layers, part, Extents(None), kept.zeros)
     return float(counter.get_total_flops())
 
 

@@ -58,6 +58,8 @@ def main() -> None:
     print(describe(*PACKAGES), flush=True)
     started = time.monotonic()
     recorded: dict[str, Any] = ratios.read(RECORDED)
+    if options.only not in (None, *SHORT):
+        raise SystemExit(f"error: there is no {options.only!r}; there are {', '.join(SHORT)}")
     worse = []
     for name, measure in SHORT.items():
         if options.only not in (None, name):
@@ -65,7 +67,8 @@ def main() -> None:
         begun = time.monotonic()
         found, before = measure(), recorded.get(name, {})
         print(
-            f"\n{name}, {time.monotonic() - begun:.0f} s\n{ratios.beside(before, found)}",
+            f"\n{name}, {time.monotonic() - begun:.0f} s\n{ratios.beside(before, found)}\n"
+            f"recorded: {before.get('machine', 'never')}",
             flush=True,
         )
         worse += [f"{name}, {line}" for line in ratios.regressions(before, found)]

@@ -56,17 +56,21 @@ def picture(recorded: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for line, (_, ratio, goal) in enumerate(reversed(rows)):
         way = 1 if ratio.at_least else -1
-        samples = [(sample / goal) ** way for sample in ratio.samples if sample > 0]
+        samples = [_times_better(sample, goal, way) for sample in ratio.samples]
         axes.plot(samples, [line] * len(samples), "o", color="tab:gray", alpha=0.6)
-        if ratio.median > 0:
-            color = "tab:blue" if ratio.reached else "tab:red"
-            axes.plot([(ratio.median / goal) ** way], [line], "D", color=color)
+        color = "tab:blue" if ratio.reached else "tab:red"
+        axes.plot([_times_better(ratio.median, goal, way)], [line], "D", color=color)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
+    axes.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4 or more"])
     axes.set_xticks([], minor=True)
-    axes.set_xlim(0.2, 5)
+    axes.set_xlim(0.2, 5.4)
     axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=8)
     axes.set_xlabel("times better than its goal (grey: samples; blue or red: their median)")
     figure.tight_layout()
     figure.savefig(path)
+
+
+def _times_better(sample: float, goal: float, way: int) -> float:
+    """By how many times it is beyond its goal, at least a quarter and at most four times."""
+    return min(4.0, max(0.25, (sample / goal) ** way if sample > 0 else 4.0))

@@ -52,7 +52,7 @@ class Options:
     """Rates of the segment job."""
 
     net: tyro.conf.Positional[Literal["fcn8s", "small"]]
-    """fcn8s: VGG16 at full width. small: a sixteenth of it, so that codecs count."""
+    """fcn8s: VGG16 at full width. small: FCN-32s, a sixteenth of AlexNet, so that codecs count."""
     images: int | None = None
     """In the archive; by default 64 for fcn8s and 2,048 for small."""
     height: int = 360
@@ -68,7 +68,7 @@ class Options:
     repeats: int = 3
     """Turns."""
     peer: bool = True
-    """Whether to run the peer."""
+    """Whether to run the peer, which has an FCN-8s of VGG16 and no small network."""
 
 
 @dataclass
@@ -103,6 +103,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
     count = options.images or {"fcn8s": 64, "small": 2048}[options.net]
     unit = options.unit_records or {"fcn8s": 16, "small": 64}[options.net]
     actors = options.actors or {"fcn8s": 1, "small": cluster.usable_cores()}[options.net]
+    peer = options.peer and options.net == "fcn8s"
     flags = ["--unit-records", unit, "--num-actors", actors, "--precision", options.precision]
     turns = []
     with tempfile.TemporaryDirectory() as scratch, serving() as server:
@@ -122,7 +123,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
                 *references(folder, unit, options.precision),
                 *the_job(folder, shards, output, count - min(unit, FIRST_RECORDS), flags),
             )
-            if options.peer:
+            if peer:
                 turn.peer_seconds = the_peer(folder, loose, folder / f"peer{number}")
             turns.append(turn)
             print(turn, flush=True)
@@ -134,7 +135,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         Ratio("job, steady ÷ one process", [t.steady / t.one_process for t in turns], 0.9),
         Ratio("seconds to the first part", [t.first_part for t in turns], 20, at_least=False),
     ]
-    if options.peer:
+    if peer:
         quotients = [turn.peer_seconds / turn.job_seconds for turn in turns]
         ratios.append(Ratio("peer's seconds ÷ job's", quotients, 3))
     return ratios, where

@@ -77,10 +77,7 @@ class KeptZeros:
         self, trunk: Trunk, layers: Layers, steps: int, size: tuple[int, int], like: Tensor
     ) -> Zeros:
         """As `zeros`."""
-        # Under autocast the same layers give maps of another format.
-        kind = like.device.type
-        format_ = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        key = id(trunk), steps, size, like.dtype, format_
+        key = id(trunk), steps, size, like.dtype, _autocast(like.device.type)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -94,6 +91,13 @@ class KeptZeros:
                 _, old = self._kept.popitem(last=False)
                 self.bytes -= _bytes(old)
         return made
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    """The format that the same layers give maps of under autocast, if that is on."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def _bytes(kept: Zeros) -> int:

@@ -27,7 +27,7 @@ SETTINGS = (
     Setting("REPORTER_UPDATE_INTERVAL_MS", "3600000", "5000"),
     Setting("RAY_task_events_report_interval_ms", "0", "1000"),
     Setting("RAY_TRAIN_METRICS_ENABLED", "0", "1"),
-    # Nobody reads how long each of their events waited, and to note it takes a quarter of a wake-up.
+    # Nobody reads how long each of their events waited; to note it takes a quarter of a wake-up.
     Setting("RAY_event_stats", "0", "1"),
     # Logs are not sent to the driver: none is to be looked for ten times a second.
     Setting("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0", "1000"),

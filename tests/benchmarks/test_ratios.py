@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks.ratios import Ratio, regressions
+from benchmarks.ratios import Ratio, beside, regressions
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,25 @@ def test_worse_is_beyond_a_quarter_on_the_bad_side(recorded, now, goal, at_least
     assert found == ([f"one: {now:.3g}, recorded {recorded:.3g}"] if worse else [])
 
 
-def test_a_ratio_that_was_never_recorded_is_not_worse():
-    assert regressions({"ratios": {}}, [Ratio("new", [0.1], 0.9)]) == []
+def test_a_ratio_that_was_never_recorded_is_new_and_one_that_is_gone_is_named():
+    before = {"ratios": {"old": {"median": 2.0}}}
+    assert regressions(before, [Ratio("new", [0.1], 0.9)]) == ["old: not measured, recorded 2"]
+    found = beside(before, [Ratio("new", [0.1], 0.9), Ratio("old", [1.4])]).splitlines()
+    assert found[1].split()[-1] == "new"
+    assert found[2].split()[-2:] == ["2", "worse"]
+
+
+def test_a_network_whose_masks_are_wrong_is_worse_however_wide_the_tolerance():
+    same = {"ratios": {"differ": {"median": 0.0}}}
+    assert regressions(same, [Ratio("differ", [2.4], 10, at_least=False)]) == []
+    assert regressions(same, [Ratio("differ", [2.6], 10, at_least=False)])
+
+
+def test_a_name_that_no_benchmark_has_is_refused():
+    command = [sys.executable, "-m", "benchmarks.kept_fast", "--only", "throughput"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "there is no 'throughput'; there are inference, throughput small" in done.stderr
 
 
 def test_to_compare_needs_no_more_than_setup_installs():
