@@ -43,6 +43,7 @@ def work(options: Segment) -> None:
         layout=options.layout,
         split=options.split,
         unit_records=options.unit_records,
+        on_bad_shard="unit",
     )
     moments.mark("listed")
     quiet_ray()
