@@ -15,7 +15,7 @@ import ray
 
 from fcn_model.tile_plans import tile_plan
 from pipelines import cluster
-from pipelines.errors import ClusterError
+from pipelines.errors import ChangedError, ClusterError, NotFoundError, ShardError
 from pipelines.masks import snapshots
 from pipelines.masks.worklist import Task, Worklist
 from pipelines.segmentation import calibration, preflight, sampling
@@ -198,7 +198,7 @@ def _calibrated(night: Night, units: Sequence[Unit]) -> tuple[Calibration | None
     """The measurement, or None and why there is none."""
     try:
         measured = calibration.on_cluster(night.job, list(sampling.pieces(units, MEASURED)))
-    except (ClusterError, TimeoutError) as error:
+    except (ClusterError, ShardError, NotFoundError, ChangedError, TimeoutError) as error:
         return None, str(error)
     return measured, "no sampled record became a mask"
 
