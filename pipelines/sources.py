@@ -103,11 +103,15 @@ def open_source(
     bytes, but at least one group or file. With ``on_bad_shard`` ``unit`` a shard whose footer
     cannot be read is a unit, too, unless all of them are so (`shard_footers.read_shards`).
 
-    Raises InputError if nothing or a mixture is found, or the layout is not as it should be,
-    ShardError for a shard whose footer cannot be read, and NotFoundError for what is missing.
+    Raises InputError if nothing or a mixture is found, the layout is not as it should be, or a
+    limit is below 1, ShardError for a shard whose footer cannot be read, and NotFoundError for what
+    is missing.
     """
     if layout not in ("auto", *get_args(Layout)):
         raise InputError(f"layout {layout!r} is not one of auto, {', '.join(get_args(Layout))}")
+    for name, limit in (("unit_records", unit_records), ("unit_bytes", unit_bytes)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{name} must be at least 1, got {limit}")
     root = storage.parse_uri(uri)
     tree = _tree(root)
     layout = _detect(tree) if layout == "auto" else layout

@@ -45,6 +45,13 @@ def test_a_limit_in_bytes_cuts_too(tmp_path: Path) -> None:
     assert [unit.records for unit in units] == [2, 2, 2, 1]
 
 
+@pytest.mark.parametrize("limit", [{"unit_records": 0}, {"unit_records": -1}, {"unit_bytes": 0}])
+def test_a_limit_below_one_is_refused(tmp_path: Path, limit: dict[str, int]) -> None:
+    made.fill(tmp_path, {"a.jpg": b"x"})
+    with pytest.raises(InputError, match=r"unit_\w+ must be at least 1, got"):
+        open_source(str(tmp_path), **limit)  # type: ignore[arg-type]
+
+
 def test_the_cut_follows_from_the_input_alone(tmp_path: Path) -> None:
     made.fill(tmp_path, {f"{i:03d}.jpg": b"x" for i in range(20)})
     assert open_source(str(tmp_path)) == open_source(f"file://{tmp_path}/")
