@@ -100,14 +100,23 @@ def _chosen(census: Census, generation: str | None, verdict: Verdict) -> list[tu
         if generation in (name, ALL) and (numbers := census.sequences(name)):
             chosen.add((name, numbers[-1]))
     if not chosen:
-        there = {found.generation for found in census.of("snapshot")}
-        raise NotFoundError(
-            f"{census.output} has "
-            + ("nothing published" if generation is None else f"no snapshot of {generation}")
-            + f"; there are snapshots of the generations {', '.join(sorted(there)) or '(none)'}, "
-            f"of which one or {ALL} can be named"
-        )
+        raise NotFoundError(_nothing_to_verify(census, generation))
     return sorted(chosen)
+
+
+def _nothing_to_verify(census: Census, generation: str | None) -> str:
+    what = "nothing published" if generation in (None, ALL) else f"no snapshot of {generation}"
+    there = sorted({found.generation for found in census.of("snapshot")})
+    if not there:
+        return (
+            f"{census.output} has {what}, for it has no snapshot yet: its runs were ended before "
+            "they could publish, or the quality gate kept back what they made. Run jobs/segment.py "
+            "again: it goes on from there, or says why not"
+        )
+    return (
+        f"{census.output} has {what}; there are snapshots of the generations {', '.join(there)}, "
+        f"of which one or {ALL} can be named"
+    )
 
 
 def _planned(census: Census, generation: str, verdict: Verdict) -> Planned:

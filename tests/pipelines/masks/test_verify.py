@@ -272,6 +272,23 @@ def test_all_generations_or_one_can_be_verified(made):
         verify(output, generation="0" * 16, progress=lambda _: None)
 
 
+def test_an_output_whose_first_night_published_nothing_is_said_to_be_so(tmp_path):
+    source = outputs.archive(tmp_path / "in", NAMES)
+    output, of = (tmp_path / "out").as_uri(), outputs.generation()
+    uris = [outputs.write_part(output, of, unit) for unit in outputs.plan(output, source, of)]
+    for named, what in (
+        (None, "nothing published"),
+        ("all", "nothing published"),
+        ("ab", "no snap"),
+    ):
+        with pytest.raises(NotFoundError, match=f"{what}.* no snapshot yet: .*Run jobs/segment"):
+            verify(output, generation=named, progress=lambda _: None)
+    outputs.snapshot(output, of, uris)
+    with pytest.raises(NotFoundError, match=f"nothing published; there are snapshots .* {of.id}, "):
+        verify(output, progress=lambda _: None)
+    assert outputs.wrong(output, generation="all") == {}
+
+
 def test_the_input_is_compared_record_by_record(made, tmp_path):
     _, output, _ = made
     outputs.archive(tmp_path / "in", ["new"])
