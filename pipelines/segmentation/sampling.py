@@ -24,6 +24,9 @@ HEADER_BYTES = 64 << 10
 LARGEST_IMAGE = 32 << 20
 """A file whose size does not stand in its first HEADER_BYTES is read whole up to this size."""
 
+DAMAGED = "damaged shard"
+"""Stands in `Sample.refused` for shards that cannot be read, of which the records are unknown."""
+
 _FETCHES = 8
 
 _T = TypeVar("_T")
@@ -68,7 +71,7 @@ def take(units: Sequence[Unit], count: int, max_pixels: int) -> Sample:
     sample = Sample()
     for headers in read_each(pieces(units, count), _headers):
         if isinstance(headers, FCNError):
-            sample.refused["damaged shard"] += 1
+            sample.refused[DAMAGED] += 1
             continue
         for header, size in headers:
             try:

@@ -275,6 +275,8 @@ def test_a_dry_run_over_damaged_shards_alone_is_one_without_a_measurement(
     dry_run(config, replace(source, units=source.units[:2]), lines.append)
     text = "\n".join(lines)
     assert re.search(r"speed: not measured: .*\.tar", text), text
+    assert "2 units sampled cannot be read, and would have no masks" in text
+    assert "error rows" not in text
     assert text.endswith("nothing was written")
 
 
