@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jobs.options import Layout
 from jobs.runtime import ray_session, run_job, say
+from pipelines.errors import InputError
 from pipelines.sources import open_source
 
 
@@ -33,6 +34,8 @@ class Prepare:
 
 def work(options: Prepare) -> None:
     """Run the job."""
+    if options.shard_mb < 1:
+        raise InputError(f"--shard-mb must be at least 1, got {options.shard_mb}")
     source = open_source(
         options.input, layout=options.layout, split=options.split, exclude=options.exclude
     )

@@ -28,7 +28,8 @@ class Segment:
     """Split, where the layout has splits."""
     unit_records: int | None = None
     """Images per unit, at most; by default 128, in large archives of small images up to 512. A tar
-    is one unit. What was planned before keeps its units."""
+    is one unit, and a row group of a Parquet shard is not divided, however many it has. What was
+    planned before keeps its units."""
     dry_run: bool = False
     """Look, check and estimate; write nothing."""
     run: SegmentConfig
@@ -43,6 +44,7 @@ def work(options: Segment) -> None:
         layout=options.layout,
         split=options.split,
         unit_records=options.unit_records,
+        on_bad_shard="unit",
     )
     moments.mark("listed")
     quiet_ray()

@@ -69,7 +69,9 @@ def work(options: Verify) -> None:
 def _source(options: Verify) -> Source | None:
     if options.input is None:
         return None
-    return open_source(options.input, layout=options.layout, split=options.split)
+    return open_source(
+        options.input, layout=options.layout, split=options.split, on_bad_shard="unit"
+    )
 
 
 def _explain(verdict: Verdict, failures: Counter[Kind]) -> str:

@@ -66,9 +66,13 @@ def prepare(
     In labelled data (``source.classes``) every image must decode and have a label of its size whose
     ids are all in the class list: InputError or LabelError name the image and the value. In an
     unlabelled archive an image that cannot be read keeps its row, with height and width 0. Raises
-    InputError if ``output`` holds other shards or lies inside the input, StoreError if a store
-    fails, and ClusterError if Ray does.
+    InputError if a limit is below 1, or ``output`` holds other shards or lies inside the input,
+    StoreError if a store fails, and ClusterError if Ray does.
     """
+    if min(shard_bytes, shard_records) < 1:
+        raise InputError(
+            f"a shard has at least 1 byte and 1 record, got {shard_bytes} and {shard_records}"
+        )
     say = on_progress or _silent
     root = storage.parse_uri(output)
     plans = plan_shards(source, shard_bytes, shard_records)

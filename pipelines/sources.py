@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fcn_model.classes import ClassList
 from pipelines import nyu_records, storage
-from pipelines.cutting import UNIT_BYTES, at_most, cut, cut_files
+from pipelines.cutting import UNIT_BYTES, cut_files
 from pipelines.datasets import nyud_mat
 from pipelines.datasets.layouts import READERS, Folder, detect
 from pipelines.datasets.tree import Listing, Tree
 from pipelines.errors import InputError, NotFoundError
-from pipelines.parquet_records import Footer, read_footer
 from pipelines.records import LABEL
+from pipelines.shard_footers import OnBadShard, read_shards
 from pipelines.storage import ObjectRef
 from pipelines.suffixes import is_image_name, suffix_of
 from pipelines.units import Unit
@@ -24,8 +23,6 @@ from pipelines.units import Unit
 Layout = Literal["shards", "tar", Folder]
 
 MANIFEST = "manifest.parquet"
-
-_FOOTERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ def open_source(
     exclude: Sequence[str] = (),
     unit_records: int | None = 256,
     unit_bytes: int = UNIT_BYTES,
+    on_bad_shard: OnBadShard = "fail",
 ) -> Source:
     """List ``uri``, find out what it is and cut it into units.
 
@@ -102,13 +100,18 @@ def open_source(
 
     A unit is one tar; or consecutive row groups of one shard, or consecutive files, of up to
     ``unit_records`` records, or None for as many as are `cutting.fitting`, and ``unit_bytes``
-    bytes, but at least one group or file.
+    bytes, but at least one group or file. With ``on_bad_shard`` ``unit`` a shard whose footer
+    cannot be read is a unit, too, unless all of them are so (`shard_footers.read_shards`).
 
-    Raises InputError if nothing or a mixture is found, or the layout is not as it should be, and
-    NotFoundError for what is missing.
+    Raises InputError if nothing or a mixture is found, the layout is not as it should be, or a
+    limit is below 1, ShardError for a shard whose footer cannot be read, and NotFoundError for what
+    is missing.
     """
     if layout not in ("auto", *get_args(Layout)):
         raise InputError(f"layout {layout!r} is not one of auto, {', '.join(get_args(Layout))}")
+    for name, limit in (("unit_records", unit_records), ("unit_bytes", unit_bytes)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{name} must be at least 1, got {limit}")
     root = storage.parse_uri(uri)
     tree = _tree(root)
     layout = _detect(tree) if layout == "auto" else layout
@@ -137,24 +140,14 @@ def open_source(
         refs = _shards(tree, ".tar")
         return Source(root, layout, tree.classes(), tuple(Unit("tar", (ref,)) for ref in refs))
     refs = _shards(tree, ".parquet")
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(read_footer, refs))
-    rows = sum(sum(footer.group_rows) for footer in footers)
-    most = at_most(unit_records, rows, sum(ref.size for ref in refs))
-    units = (
-        unit
-        for ref, footer in zip(refs, footers, strict=True)
-        for unit in _ranges(ref, footer, most, unit_bytes)
-    )
-    classes, tasks = _shard_classes(tree, refs, footers)
-    planes = footers[0].planes
+    shards = read_shards(tree, refs, on_bad_shard, unit_records, unit_bytes)
     return Source(
         root,
         "shards",
-        classes,
-        tuple(units),
-        tasks=tasks,
-        planes=planes,
+        shards.classes,
+        shards.units,
+        tasks=shards.tasks,
+        planes=shards.planes,
         unit_records=unit_records,
         unit_bytes=unit_bytes,
     )
@@ -251,34 +244,3 @@ def _listed_units(listing: Listing, unit_records: int | None, unit_bytes: int) -
             ),
             rules=rules,
         )
-
-
-def _ranges(ref: ObjectRef, footer: Footer, unit_records: int, unit_bytes: int) -> Iterator[Unit]:
-    """Units of consecutive row groups. Ranges follow from shard and limits, never from load."""
-    for start, stop in cut(footer.group_rows, footer.group_bytes, unit_records, unit_bytes):
-        first = sum(footer.group_rows[:start])
-        rows = sum(footer.group_rows[start:stop])
-        if rows:
-            yield Unit("parquet", (ref,), start=first, stop=first + rows)
-
-
-def _shard_classes(
-    tree: Tree, refs: Sequence[ObjectRef], footers: Sequence[Footer]
-) -> tuple[ClassList | None, Mapping[str, ClassList]]:
-    """``classes.json`` beside the shards, or the class lists that all their footers agree on."""
-    first = footers[0]
-    for ref, footer in zip(refs, footers, strict=True):
-        if footer.planes != first.planes:
-            raise InputError(
-                f"{refs[0].uri} has the planes {list(first.planes)}, {ref.uri} "
-                f"{list(footer.planes)}; they are of different data sets"
-            )
-    if (classes := tree.classes()) is not None:
-        return classes, tree.tasks() or first.tasks
-    for ref, footer in zip(refs, footers, strict=True):
-        if (footer.classes, footer.tasks) != (first.classes, first.tasks):
-            raise InputError(
-                f"{refs[0].uri} and {ref.uri} have different class lists; "
-                f"put the right one into {storage.join(tree.root, 'classes.json')}"
-            )
-    return first.classes, first.tasks

@@ -41,7 +41,11 @@ def read_pairs(tree: Tree, split: str | None) -> Listing:
         where = storage.join(tree.root, f"{split}.txt")
         keys = tree.lines(f"{split}.txt", f"split {split!r} is a list of keys, one per line")
     samples = [
-        Sample(key, tree.image(f"images/{key}", layout), tree.image(f"labels/{key}", layout))
+        Sample(
+            key,
+            tree.image(f"images/{key}", layout),
+            tree.image(f"labels/{key}", layout, "label"),
+        )
         for key in keys
     ]
     return Listing(_classes(tree), check_unique(samples, where))

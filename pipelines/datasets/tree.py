@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.errors import InputError, NotFoundError
 from pipelines.label_rules import LabelRule
 from pipelines.storage import ObjectRef
-from pipelines.suffixes import is_image_name, without_suffix
+from pipelines.suffixes import IMAGE_SUFFIXES, is_image_name, without_suffix
 
 
 class Sample(NamedTuple):
@@ -111,14 +111,21 @@ class Tree:
             raise NotFoundError(f"{storage.join(self.root, key)} does not exist; {needed_by}")
         return self.objects[key]
 
-    def image(self, stem: str, needed_by: str) -> ObjectRef:
-        """The one image whose key without suffix is ``stem``."""
+    def image(self, stem: str, needed_by: str, what: str = "image") -> ObjectRef:
+        """The one image whose key without suffix is ``stem``; ``what`` it is to a reader.
+
+        Raises NotFoundError if there is none, InputError if there are several.
+        """
         found = self._stems.get(stem, [])
         if len(found) != 1:
             wanted = storage.join(self.root, stem)
-            what = f"there are {found}" if found else "there is none"
-            error = InputError if found else NotFoundError
-            raise error(f"one image {wanted}.* is wanted, but {what}; {needed_by}")
+            if found:
+                text = f"one {what} {wanted}.* is wanted, but there are {found}; {needed_by}"
+                raise InputError(text)
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise NotFoundError(
+                f"there is no {what} {wanted}.*; {needed_by}. Looked for were the endings {endings}"
+            )
         return self.objects[found[0]]
 
     def text(self, key: str, needed_by: str) -> str:

@@ -39,7 +39,7 @@ def read_voc(tree: Tree, split: str | None) -> Listing:
         Sample(
             name,
             tree.image(f"JPEGImages/{name}", f"{where} lists {name!r}; {LAYOUT}"),
-            tree.image(f"SegmentationClass/{name}", f"{where} lists {name!r}; {LAYOUT}"),
+            tree.image(f"SegmentationClass/{name}", f"{where} lists {name!r}; {LAYOUT}", "label"),
         )
         for name in ids
     ]

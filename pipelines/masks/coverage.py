@@ -148,10 +148,10 @@ def _cover_shards(source: Source, held: Sequence[Held], verdict: Verdict) -> Non
         stands[one.shard].append(one)
     for ref, known in _shards(source).items():
         parts = sorted(stands.pop(ref.uri, ()), key=lambda one: (one.start, one.stop))
-        # Of a tar only its part says how many records it has.
+        # Of a tar, or a shard with a broken footer, only its part says how many records it has.
         rows = max((one.stop for one in parts), default=0) if known is None else known
         if known is None and not parts:
-            verdict.note("missing", ref.uri, "no part is of this tar")
+            verdict.note("missing", ref.uri, "no part is of this shard")
         _cover_ranges(ref, rows, parts, verdict)
         verdict.input_records = (verdict.input_records or 0) + rows
     for shard, parts in stands.items():
@@ -160,13 +160,12 @@ def _cover_shards(source: Source, held: Sequence[Held], verdict: Verdict) -> Non
 
 
 def _shards(source: Source) -> dict[ObjectRef, int | None]:
-    """The shards of a source and how many rows they have, None for a tar."""
+    """The shards of a source and how many rows they have, None where only reading it would tell."""
     found: dict[ObjectRef, int | None] = {}
     for unit in source.units:
-        if unit.kind == "tar":
-            found[unit.objects[0]] = None
-        elif unit.kind == "parquet":
-            found[unit.objects[0]] = max(found.get(unit.objects[0]) or 0, unit.stop or 0)
+        if unit.kind in {"tar", "parquet"}:
+            shard = unit.objects[0]
+            found[shard] = unit.stop and max(found.get(shard) or 0, unit.stop)
     return found
 
 

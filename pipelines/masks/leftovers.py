@@ -9,7 +9,7 @@ from pipelines.masks import snapshots
 from pipelines.masks.census import Census, Found
 from pipelines.masks.generation import PartName
 from pipelines.masks.snapshot import Snapshot
-from pipelines.masks.standing import Planned, parts_by_unit, standing
+from pipelines.masks.standing import Planned, Standing, parts_by_unit, standing
 from pipelines.masks.verdict import Verdict
 
 AT_WORK_SECONDS = 24 * 3600.0
@@ -27,10 +27,15 @@ def note_leftovers(
     planned: Mapping[str, Planned],
     verified: Sequence[Snapshot],
     verdict: Verdict,
-) -> None:
-    """Note every object that is foreign or a stray; parts of the verified snapshots are neither."""
+) -> list[Found]:
+    """Note every object that is foreign or a stray; parts of the verified snapshots are neither.
+
+    Returns the parts of the verified generations that wait for a snapshot, of which nothing is
+    noted.
+    """
     used = {(one.generation, part.name) for one in verified for part in one.parts}
     newest = {name: _newest(census, name, verified, verdict) for name in planned}
+    waiting = []
     for found in census.objects:
         uri = found.ref.uri
         if found.kind == "foreign":
@@ -38,7 +43,10 @@ def note_leftovers(
         elif found.kind in _PASSING and found.age > AT_WORK_SECONDS:
             verdict.note("stray", uri, _PASSING[found.kind])
         elif found.name and found.kind == "part" and (found.generation, found.name) not in used:
-            _note_part(found, found.name, newest[found.generation], planned, verdict)
+            stands = _note_part(found, found.name, newest[found.generation], planned, verdict)
+            if stands == "waiting" and any(found.generation == one.generation for one in verified):
+                waiting.append(found)
+    return waiting
 
 
 def _note_part(
@@ -47,7 +55,7 @@ def _note_part(
     newest: Mapping[str, PartName],
     planned: Mapping[str, Planned],
     verdict: Verdict,
-) -> None:
+) -> Standing:
     stands = standing(name, newest, planned[found.generation])
     if stands == "unknown":
         text = f"no plan of generation {found.generation} knows its unit"
@@ -56,6 +64,7 @@ def _note_part(
         other = newest.get(name.unit)
         text = f"{other.file if other else 'another cut of its shard'} stands in its place"
         verdict.note("stray", found.ref.uri, text)
+    return stands
 
 
 def _newest(

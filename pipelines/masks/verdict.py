@@ -14,6 +14,7 @@ Kind = Literal[
     "unpublished",
     "missing",
     "twice",
+    "waiting",
     "stray",
     "copied",
     "same key",
@@ -24,11 +25,12 @@ Kind = Literal[
 MEANING: dict[Kind, str] = {
     "lost": "units of which no part stands in the snapshot, or whose part is not there",
     "doubled": "units or records that stand more than once",
-    "damaged": "parts that are not what the snapshot, their own footer or the plan says",
+    "damaged": "parts that are not what the snapshot, their own footer, name or the plan says",
     "foreign": "objects that are none of ours, or parts that no plan knows",
     "unpublished": "units that have a part, which stands in no snapshot or in a newer one",
     "missing": "records of the input without a row",
     "twice": "records of the input with several rows",
+    "waiting": "whole parts that the next snapshot will have in the place of others",
     "stray": "parts that others have replaced, late writes, leftovers of writing",
     "copied": "parts that were stored again: the same bytes in another version",
     "same key": "rows whose key another row has as well",
@@ -36,7 +38,7 @@ MEANING: dict[Kind, str] = {
     "gone": "rows or unfinished units whose input is no longer there",
 }
 
-NOTES: frozenset[Kind] = frozenset({"stray", "copied", "same key", "outdated", "gone"})
+NOTES: frozenset[Kind] = frozenset({"waiting", "stray", "copied", "same key", "outdated", "gone"})
 """What is no failure: nothing is lost or doubled by it."""
 
 AT_MOST = 1000

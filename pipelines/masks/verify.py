@@ -4,8 +4,9 @@
 
 For each snapshot that is verified, every listed part is read whole: its SHA-256, its page
 checksums, its rows against its footer, its plan and the snapshot, some masks or all of them decoded
-and counted. Every planned unit must have one part in it. Then everything else that lies in the
-output is looked at by name. With the input, every record of that must stand exactly once.
+and counted. Every planned unit must have one part in it. Parts of the same generation that wait for
+the next snapshot are read, too. Everything else that lies in the output is looked at by name. With
+the input, every record of that must stand exactly once.
 
 Memory is bounded by `HELD_BYTES` of parts at a time and some 30 bytes for every record.
 """
@@ -13,14 +14,14 @@ Memory is bounded by `HELD_BYTES` of parts at a time and some 30 bytes for every
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pipelines import storage
 from pipelines.errors import ForeignObjectError, NotFoundError
 from pipelines.masks import head, snapshots
-from pipelines.masks.census import Census, take_census
+from pipelines.masks.census import Census, Found, take_census
 from pipelines.masks.coverage import cover
 from pipelines.masks.leftovers import note_leftovers
 from pipelines.masks.part_check import Budget, Checked, Expected, check_part
@@ -29,6 +30,7 @@ from pipelines.masks.snapshot import Snapshot
 from pipelines.masks.standing import Planned, model_of, read_planned
 from pipelines.masks.unit_check import check_units
 from pipelines.masks.verdict import Kind, Verdict
+from pipelines.masks.waiting import Waiting, check_waiting
 from pipelines.sources import Source
 
 ALL = "all"
@@ -78,7 +80,8 @@ def verify(
         note_repeated_keys(verdict.snapshots[-1], its_parts, verdict)
         if source is not None:
             cover(source, (one.held for one in its_parts if one.held), verdict)
-    note_leftovers(census, planned, verified, verdict)
+    waiting = note_leftovers(census, planned, verified, verdict)
+    _check_waiting(_waiting(waiting, verified, planned, models, deep), verdict)
     return verdict
 
 
@@ -97,14 +100,23 @@ def _chosen(census: Census, generation: str | None, verdict: Verdict) -> list[tu
         if generation in (name, ALL) and (numbers := census.sequences(name)):
             chosen.add((name, numbers[-1]))
     if not chosen:
-        there = {found.generation for found in census.of("snapshot")}
-        raise NotFoundError(
-            f"{census.output} has "
-            + ("nothing published" if generation is None else f"no snapshot of {generation}")
-            + f"; there are snapshots of the generations {', '.join(sorted(there)) or '(none)'}, "
-            f"of which one or {ALL} can be named"
-        )
+        raise NotFoundError(_nothing_to_verify(census, generation))
     return sorted(chosen)
+
+
+def _nothing_to_verify(census: Census, generation: str | None) -> str:
+    what = "nothing published" if generation in (None, ALL) else f"no snapshot of {generation}"
+    there = sorted({found.generation for found in census.of("snapshot")})
+    if not there:
+        return (
+            f"{census.output} has {what}, for it has no snapshot yet: its runs were ended before "
+            "they could publish, or the quality gate kept back what they made. Run jobs/segment.py "
+            "again: it goes on from there, or says why not"
+        )
+    return (
+        f"{census.output} has {what}; there are snapshots of the generations {', '.join(there)}, "
+        f"of which one or {ALL} can be named"
+    )
 
 
 def _planned(census: Census, generation: str, verdict: Verdict) -> Planned:
@@ -177,3 +189,36 @@ def _check(
                     f"{verdict.parts} parts, {verdict.records} records, {verdict.bytes:,} bytes "
                     f"verified of {len(expected)} parts"
                 )
+
+
+def _waiting(
+    parts: Sequence[Found],
+    verified: Sequence[Snapshot],
+    planned: Mapping[str, Planned],
+    models: Mapping[str, str | None],
+    deep: bool,
+) -> list[Waiting]:
+    """What must be known of parts that wait for a snapshot."""
+    stands = {(one.generation, part.name.unit) for one in verified for part in one.parts}
+    return [
+        Waiting(
+            ref=found.ref,
+            generation=found.generation,
+            model=models[found.generation],
+            records=unit.records
+            if (unit := planned[found.generation].find(found.name.unit))
+            else None,
+            masks=None if deep else MASKS_OF_A_PART,
+            replaces=(found.generation, found.name.unit) in stands,
+        )
+        for found in parts
+        if found.name
+    ]
+
+
+def _check_waiting(waiting: Sequence[Waiting], verdict: Verdict) -> None:
+    check = partial(check_waiting, budget=Budget(HELD_BYTES))
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+        for one, noted in zip(waiting, pool.map(check, waiting), strict=True):
+            for kind, text in noted:
+                verdict.note(kind, one.ref.uri, text)

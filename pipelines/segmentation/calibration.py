@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from fcn_model.errors import FCNError
 from pipelines import cluster, ray_data
 from pipelines.errors import ClusterError
-from pipelines.segmentation import stages
+from pipelines.segmentation import sampling, stages
 from pipelines.segmentation.inference import Infer
 from pipelines.segmentation.stages import Job
 from pipelines.segmentation.unit_row import Item, UnitRow
@@ -72,7 +73,8 @@ def on_cluster(job: Job, units: Sequence[Unit]) -> Calibration | None:
     """Let a worker with the resources of an actor measure the records of ``units``.
 
     None if all of them are error rows. Raises ClusterError if the worker dies of them, or the
-    cluster has no place for it in time; and what the worker raises if a store refuses it.
+    cluster has no place for it in time; and what the worker raises if a store refuses it, or if
+    ``units`` are shards of which none can be read (`sampling.read_each`).
     """
     task = ray.remote(measure).options(
         num_cpus=1, num_gpus=1 if cluster.gpus() else 0, max_retries=0
@@ -99,7 +101,7 @@ def measure(job: Job, units: Sequence[str]) -> Calibration | None:
     infer = Infer(job)
     start = time.monotonic() - started
     started = time.monotonic()
-    items = [item for text in units for item in _decoded(text, job)]
+    items = _items(units, job)
     decode = time.monotonic() - started
     ready = [item for item in items if item.form == "rgb"]
     if not ready:
@@ -126,8 +128,22 @@ def measure(job: Job, units: Sequence[str]) -> Calibration | None:
     )
 
 
-def _decoded(unit: str, job: Job) -> list[Item]:
-    row = UnitRow(unit)
+def _items(units: Sequence[str], job: Job) -> list[Item]:
+    """The records of units, as far as these can be read. Raises the last error if none can."""
+    items: list[Item] = []
+    trouble: FCNError | None = None
+    for found in sampling.read_each(map(Unit.from_json, units), partial(_decoded, job=job)):
+        if isinstance(found, FCNError):
+            trouble = found
+        else:
+            items += found
+    if trouble and not items:
+        raise trouble
+    return items
+
+
+def _decoded(unit: Unit, job: Job) -> list[Item]:
+    row = UnitRow(unit.to_json())
     read = stages.read_items(row, job)
     return [stages.decoded(item, job) if item.form == "encoded" else item for item in read]
 

@@ -7,6 +7,7 @@ preflight's trial of an object, which it deletes again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,7 +16,7 @@ import ray
 
 from fcn_model.tile_plans import tile_plan
 from pipelines import cluster
-from pipelines.errors import ClusterError
+from pipelines.errors import ChangedError, ClusterError, NotFoundError, ShardError
 from pipelines.masks import snapshots
 from pipelines.masks.worklist import Task, Worklist
 from pipelines.segmentation import calibration, preflight, sampling
@@ -24,7 +25,7 @@ from pipelines.segmentation.calibration import Calibration
 from pipelines.segmentation.opening import Night, open_night, plan_work
 from pipelines.segmentation.preflight import Ready, input_bytes
 from pipelines.segmentation.progress import Say
-from pipelines.segmentation.sampling import Sample
+from pipelines.segmentation.sampling import DAMAGED, Sample
 from pipelines.segmentation.settings import SegmentConfig
 from pipelines.segmentation.stages import DECODED_BYTES
 from pipelines.sources import Source
@@ -115,10 +116,13 @@ def work_lines(work: Worklist) -> Iterator[str]:
 
 def size_lines(sample: Sample) -> Iterator[str]:
     """What the sampled images look like."""
-    if sample.refused:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sample.refused.most_common(SHOWN))
-        count = sample.refused.total()
-        yield f"{count} of {sample.records} records sampled would be error rows: {kinds}"
+    broken = sample.refused[DAMAGED]
+    if refused := sample.refused - Counter({DAMAGED: broken}):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in refused.most_common(SHOWN))
+        records = sample.records - broken
+        yield f"{refused.total()} of {records} records sampled would be error rows: {kinds}"
+    if broken:
+        yield f"{many(broken, 'unit')} sampled cannot be read, and would have no masks"
     if not sample.sizes:
         yield "sizes: unknown, for no sampled record could be opened"
         return
@@ -198,7 +202,7 @@ def _calibrated(night: Night, units: Sequence[Unit]) -> tuple[Calibration | None
     """The measurement, or None and why there is none."""
     try:
         measured = calibration.on_cluster(night.job, list(sampling.pieces(units, MEASURED)))
-    except (ClusterError, TimeoutError) as error:
+    except (ClusterError, ShardError, NotFoundError, ChangedError, TimeoutError) as error:
         return None, str(error)
     return measured, "no sampled record became a mask"
 

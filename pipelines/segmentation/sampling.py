@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from fcn_model.errors import FCNError
 from pipelines import images, storage
 from pipelines.errors import ChangedError, ImageError, NotFoundError, ShardError
 from pipelines.storage import ObjectRef
@@ -15,11 +17,19 @@ from pipelines.units import Unit, read_unit
 LARGEST_TAR = 64 << 20
 """A tar is read whole, whatever is wanted of it; larger ones are not read for a sample."""
 
+TARS = 8
+"""Tars that are tried until one can be read."""
+
 HEADER_BYTES = 64 << 10
 LARGEST_IMAGE = 32 << 20
 """A file whose size does not stand in its first HEADER_BYTES is read whole up to this size."""
 
+DAMAGED = "damaged shard"
+"""Stands in `Sample.refused` for shards that cannot be read, of which the records are unknown."""
+
 _FETCHES = 8
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -59,11 +69,9 @@ def take(units: Sequence[Unit], count: int, max_pixels: int) -> Sample:
     Images that are larger than ``max_pixels`` count as refused.
     """
     sample = Sample()
-    for unit in pieces(units, count):
-        try:
-            headers = _headers(unit)
-        except ShardError:
-            sample.refused["damaged shard"] += 1
+    for headers in read_each(pieces(units, count), _headers):
+        if isinstance(headers, FCNError):
+            sample.refused[DAMAGED] += 1
             continue
         for header, size in headers:
             try:
@@ -82,20 +90,40 @@ def take(units: Sequence[Unit], count: int, max_pixels: int) -> Sample:
 def pieces(units: Sequence[Unit], count: int) -> Iterator[Unit]:
     """Small units that hold about ``count`` records between them, spread evenly over ``units``.
 
-    The same input gives the same pieces. Of tars there is one, the smallest.
+    The same input gives the same pieces. Of tars there are the `TARS` smallest, to be tried in this
+    order (`read_each`).
     """
     if count < 1:
         raise ValueError(f"a sample has at least one record, got {count}")
     tars = [unit for unit in units if unit.kind == "tar"]
-    if tars:
-        smallest = min(tars, key=lambda unit: unit.objects[0].size)
-        if smallest.objects[0].size <= LARGEST_TAR:
-            yield smallest
+    tars = [unit for unit in tars if unit.objects[0].size <= LARGEST_TAR]
+    yield from sorted(tars, key=lambda unit: unit.objects[0].size)[:TARS]
     others = [unit for unit in units if unit.kind != "tar"]
     chosen = min(len(others), count)
     for number in range(chosen):
         share = count * (number + 1) // chosen - count * number // chosen
         yield _piece(others[number * len(others) // chosen], share)
+
+
+def read_each(
+    units: Iterable[Unit], read: Callable[[Unit], Sequence[_T]]
+) -> Iterator[Sequence[_T] | FCNError]:
+    """What ``read`` gives of each of some `pieces`, or why a shard has nothing to give.
+
+    That is a ShardError, or a NotFoundError or ChangedError for what is gone or another by now. Of
+    tars, one that has records is enough; those behind it are left out.
+    """
+    enough = False
+    for unit in units:
+        if enough and unit.kind == "tar":
+            continue
+        try:
+            found = read(unit)
+        except (ShardError, NotFoundError, ChangedError) as error:
+            yield error
+            continue
+        enough = enough or (unit.kind == "tar" and len(found) > 0)
+        yield found
 
 
 def _piece(unit: Unit, count: int) -> Unit:

@@ -10,10 +10,10 @@ import errno
 import os
 import shutil
 import stat as stat_bits
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pipelines.errors import ChangedError, InputError, NotFoundError, StoreError
 from pipelines.storage.uris import ObjectRef, file_uri, local_path
@@ -22,12 +22,16 @@ _MISSING = "missing"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PASSING |= {errno.ESTALE}  # of a network file system
+_NOTHING_THERE = {errno.ENOENT, errno.ELOOP}
+
+_T = TypeVar("_T")
 
 
 def list_files(root: str, *, hidden: bool = False) -> list[ObjectRef]:
     """All regular files below ``root``, links followed, in no particular order.
 
-    A dangling link is listed with size 0, so that whoever reads it learns that it is missing.
+    A link to nothing, or in a circle, is listed with size 0, so that whoever reads it learns that
+    it is missing.
     Folders of which the name starts with ``_`` or ``.`` are not entered unless ``hidden``.
     """
     folder = local_path(root)
@@ -52,6 +56,10 @@ def stat(uri: str) -> ObjectRef | None:
         try:
             status = local_path(uri).stat()
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
             return None
         return ref_of(uri, status) if stat_bits.S_ISREG(status.st_mode) else None
 
@@ -102,6 +110,9 @@ def clear_errors(uri: str, verb: str, size: int = 0) -> Iterator[None]:
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"cannot {verb} {uri}: {error.strerror}") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            text = f"cannot {verb} {uri}: there is no such file, its links lead in a circle"
+            raise NotFoundError(text) from error
         text = f"cannot {verb} {uri}: {error.strerror or error}"
         if error.errno in _FULL:
             text += f"; {_room(local_path(uri), size)}; make room and start again"
@@ -116,26 +127,38 @@ def _room(path: Path, size: int) -> str:
 
 
 def _walk(folder: Path, ancestors: tuple[Path, ...], hidden: bool) -> Iterator[ObjectRef]:
-    for path in folder.iterdir():
+    for name in _told(os.listdir, folder):
+        path = folder / name
         try:
-            path.name.encode()
+            name.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"file name {str(path)!r} is not UTF-8; rename it") from error
-        if path.is_dir():
-            target = path.resolve()  # a link to a folder that holds it would never end
-            if target not in ancestors and (hidden or not path.name.startswith(("_", "."))):
+        if _told(Path.is_dir, path):
+            target = _told(Path.resolve, path)  # a link to a folder that holds it would never end
+            if target not in ancestors and (hidden or not name.startswith(("_", "."))):
                 yield from _walk(path, (*ancestors, target), hidden)
-        elif (ref := _listed(path)) is not None:
+        elif (ref := _told(_listed, path)) is not None:
             yield ref
 
 
+def _told(look: Callable[[Path], _T], path: Path) -> _T:
+    """What ``look`` says of a path of a listing; an error names this path, not the listing's."""
+    try:
+        return look(path)
+    except OSError:
+        with clear_errors(file_uri(path), "list"):
+            raise
+
+
 def _listed(path: Path) -> ObjectRef | None:
-    """A regular file or dangling link; None for what is neither, or was removed meanwhile.
+    """A regular file, or a link to nothing or in a circle; None for others and what was removed.
 
     Others may be writing here: their temporary files come and go.
     """
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            raise
         return ObjectRef(file_uri(path), _MISSING, 0) if path.is_symlink() else None
     return ref_of(file_uri(path), status) if stat_bits.S_ISREG(status.st_mode) else None

@@ -77,6 +77,21 @@ def test_a_bad_uri_is_one_line_that_quotes_it(monkeypatch, capsys, tmp_path, uri
     assert re.search(text, err)
 
 
+@pytest.mark.parametrize(("job", "option"), [("segment", "unit-records"), ("prepare", "shard-mb")])
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_limit_that_holds_nothing_is_bad_input(
+    monkeypatch, capsys, scenes, checkpoint, job, option, number
+):
+    output = scenes.parent / "out"
+    arguments = ["--input", scenes, "--output", output, f"--{option}={number}"]
+    if job == "segment":
+        arguments += ["--checkpoint", checkpoint]
+    code, _, err = run(monkeypatch, capsys, job, *arguments)
+    assert (code, err.count("\n")) == (runtime.EXIT_BAD_INPUT, 1)
+    assert re.search(rf"{option.replace('-', '.')} must be at least 1, got {number}", err)
+    assert not output.exists()
+
+
 @pytest.mark.s3
 def test_a_missing_bucket_is_bad_input_and_a_wrong_secret_is_not(monkeypatch, capsys, s3, tmp_path):
     arguments = ["prepare", "--output", tmp_path / "out", "--input"]

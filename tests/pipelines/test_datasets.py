@@ -127,7 +127,12 @@ def test_an_archive_is_every_image_by_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "split", "error", "message"),
     [
-        ("-JPEGImages/2007_a.jpg", None, NotFoundError, r"2007_a\.\* is wanted.*train\.txt lists"),
+        (
+            "-JPEGImages/2007_a.jpg",
+            None,
+            NotFoundError,
+            r"no image .*2007_a\.\*; .*train\.txt lists",
+        ),
         ("-SegmentationClass/2007_b.png", None, NotFoundError, r"SegmentationClass/2007_b\.\*"),
         ("+JPEGImages/2007_a.png", None, InputError, r"but there are .*2007_a\.jpg.*2007_a\.png"),
         ("+ImageSets/Segmentation/val.txt", None, InputError, r"the splits \['train', 'val'\]"),
@@ -156,7 +161,10 @@ def test_pairs_without_partner_or_classes_are_refused(tmp_path: Path) -> None:
         opened(root)
     (root / "labels/extra.png").unlink()
     (root / "labels/001.png").unlink()
-    with pytest.raises(NotFoundError, match=r"one image .*labels/001\.\* is wanted"):
+    with pytest.raises(
+        NotFoundError,
+        match=r"^there is no label .*labels/001\.\*; .*labels/NAME\.png.* endings .*jpg, .*png, .*",
+    ):
         opened(root)
     made.fill(root, {"labels/001.png": b""})
     (root / "classes.json").unlink()

@@ -203,6 +203,14 @@ def test_nothing_to_prepare_is_said(tmp_path: Path) -> None:
         prepare(empty, str(tmp_path))
 
 
+@pytest.mark.parametrize("limit", [{"shard_bytes": 0}, {"shard_records": 0}])
+def test_a_shard_that_may_hold_nothing_is_refused(tmp_path: Path, limit: dict[str, int]) -> None:
+    source = open_source(str(made.pairs(tmp_path / "in", 3)))
+    with pytest.raises(InputError, match="at least 1 byte and 1 record"):
+        prepare(source, str(tmp_path / "out"), **limit)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_row_is_a_block_and_settings_fail_loudly() -> None:
     settings = ray_data.context()
     assert settings.max_errored_blocks == 0

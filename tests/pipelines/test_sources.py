@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import storage
+from pipelines import shard_footers, storage
 from pipelines.cutting import cut, fitting
 from pipelines.errors import InputError, NotFoundError, ShardError
+from pipelines.parquet_records import Footer, read_footer
 from pipelines.records import Record
 from pipelines.shards import write_shard
 from pipelines.sources import open_source
+from pipelines.storage import ObjectRef
 from pipelines.units import read_unit
 from tests.support import made
 from tests.support.seaweed import Seaweed
@@ -41,6 +43,13 @@ def test_a_limit_in_bytes_cuts_too(tmp_path: Path) -> None:
     made.fill(tmp_path / "raw", {f"{i}.jpg": b"x" * 10 for i in range(7)})
     units = open_source(str(tmp_path / "raw"), unit_bytes=25).units
     assert [unit.records for unit in units] == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("limit", [{"unit_records": 0}, {"unit_records": -1}, {"unit_bytes": 0}])
+def test_a_limit_below_one_is_refused(tmp_path: Path, limit: dict[str, int]) -> None:
+    made.fill(tmp_path, {"a.jpg": b"x"})
+    with pytest.raises(InputError, match=r"unit_\w+ must be at least 1, got"):
+        open_source(str(tmp_path), **limit)  # type: ignore[arg-type]
 
 
 def test_the_cut_follows_from_the_input_alone(tmp_path: Path) -> None:
@@ -102,6 +111,40 @@ def test_a_tar_is_a_unit(tmp_path: Path) -> None:
     assert source.layout == "tar"
     assert [record.key for unit in source.units for record in read_unit(unit)] == ["0", "1", "2"]
     assert source.records is None
+
+
+def test_a_shard_with_a_broken_footer_is_refused_or_a_unit_by_wish(tmp_path: Path) -> None:
+    whole = shard(20)
+    made.fill(tmp_path, {"a.parquet": whole[:-1], "b.parquet": whole, "c.parquet": b""})
+    (tmp_path / "d.parquet").symlink_to("nowhere")
+    with pytest.raises(ShardError, match=r"a\.parquet: the Parquet file is damaged"):
+        open_source(str(tmp_path))
+    source = open_source(str(tmp_path), on_bad_shard="unit")
+    named = [(unit.objects[0].uri[-9], unit.start, unit.stop) for unit in source.units]
+    assert named == [("a", 0, None), ("b", 0, 20), ("c", 0, None), ("d", 0, None)]
+    assert source.records is None
+    for unit in (source.units[0], *source.units[2:]):
+        with pytest.raises(InputError, match=unit.objects[0].uri):
+            read_unit(unit)
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(ShardError, match=r"a\.parquet: the Parquet file is damaged"):
+        open_source(str(tmp_path), on_bad_shard="unit")
+
+
+def test_a_bit_that_flips_on_the_way_does_not_decide_how_a_shard_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.fill(tmp_path, {"a.parquet": shard(20)})
+    whole = open_source(str(tmp_path), on_bad_shard="unit", unit_records=16)
+    broken = [True]
+
+    def flipping(ref: ObjectRef) -> Footer:
+        if broken.pop() if broken else False:
+            raise ShardError(f"{ref.uri}: the Parquet file is damaged")
+        return read_footer(ref)
+
+    monkeypatch.setattr(shard_footers, "read_footer", flipping)
+    assert open_source(str(tmp_path), on_bad_shard="unit", unit_records=16) == whole
 
 
 def test_one_shard_alone_can_be_named(tmp_path: Path) -> None:

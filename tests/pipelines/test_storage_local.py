@@ -191,11 +191,37 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert [ref.uri for ref in storage.list_objects(root)] == [f"{root}/linked/x"]
 
 
-def test_a_dangling_link_is_listed_and_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").symlink_to(tmp_path / "gone")
+@pytest.mark.parametrize("target", ["gone", "x.jpg"], ids=["nothing", "itself"])
+def test_a_link_that_leads_nowhere_is_listed_and_cannot_be_read(
+    tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "x.jpg").symlink_to(target)
     (ref,) = storage.list_objects(storage.parse_uri(str(tmp_path)))
-    with pytest.raises(NotFoundError, match=r"x\.jpg"):
+    assert ref.size == 0
+    assert storage.stat(ref.uri) is None
+    with pytest.raises(NotFoundError, match=r"x\.jpg: there is no such file"):
         storage.read_bytes(ref.uri, etag=ref.etag)
+    with pytest.raises(NotFoundError, match=r"x\.jpg"), storage.open_ranged(ref):
+        pass
+
+
+@pytest.mark.parametrize("call", ["stat", "listdir"])
+def test_what_a_listing_cannot_look_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "a.jpg").touch()
+    bad = tmp_path / "in" / ("sub" if call == "listdir" else "a.jpg")
+    real = getattr(os, call)
+
+    def refuse(path: Path, **options: object) -> object:
+        if path == bad:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(StoreError, match=f"cannot list {bad.as_uri()}: Permission denied"):
+        list(storage.list_objects(storage.parse_uri(str(tmp_path / "in"))))
 
 
 def test_a_change_that_keeps_the_size_is_noticed(tmp_path: Path) -> None:

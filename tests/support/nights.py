@@ -118,7 +118,7 @@ class World:
 
     def source(self) -> Source:
         """The archive as it is now."""
-        return open_source(self.archive, unit_records=2)
+        return open_source(self.archive, unit_records=2, on_bad_shard="unit")
 
     def night(self, source: Source | None = None, **options: Any) -> SegmentResult:
         """One run over the archive as it is now, or as it was listed before."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines import storage
-from pipelines.errors import NotFoundError
+from pipelines.errors import NotFoundError, StoreError
 from pipelines.masks import plan_files, snapshots
 from pipelines.masks.generation import part_name
 from pipelines.masks.plans import plan_uri
@@ -152,10 +152,57 @@ def test_parts_that_others_replaced_are_strays_and_later_ones_wait(made):
     of = outputs.generation()
     first = outputs.units(output)[0]
     again = outputs.write_part(output, of, first, retry=1)
-    assert outputs.wrong(output) == {}  # a part that the next snapshot will take
+    assert outputs.wrong(output) == {"waiting": 1}  # a part that the next snapshot will take
     outputs.put_snapshot(output, outputs.snapshot(output, of, [again]))
     assert outputs.wrong(output) == {"stray": 1}
     assert not verify(output, progress=lambda _: None).failures()
+
+
+@pytest.mark.parametrize("kept", [0, 7, -1, None], ids=["empty", "few", "cut", "whole"])
+@pytest.mark.parametrize("how", ["retry", "version"])
+def test_a_part_that_waits_for_a_snapshot_is_read(tmp_path, how, kept):
+    output, of = (tmp_path / "out").as_uri(), outputs.generation()
+
+    def shard(etag):
+        units = (Unit("parquet", (ObjectRef("file:///s.parquet", etag, 9),), stop=4),)
+        return Source("file:///s.parquet", "shards", None, units)
+
+    outputs.night(output, shard("e1"))
+    (unit,) = outputs.plan(output, shard("e1" if how == "retry" else "e2"), of)
+    uri = outputs.write_part(output, of, unit, retry=int(how == "retry"))
+    path = storage.local_path(uri)
+    path.write_bytes(path.read_bytes()[:kept])
+    verdict = verify(output, progress=lambda _: None)
+    kind = "waiting" if kept is None else "damaged"
+    assert [(one.kind, one.where) for one in verdict.problems] == [(kind, uri)]
+    assert bool(verdict.failures()) is (kept is not None)
+    assert (verdict.parts, verdict.records) == (1, 4), "figures are those of the snapshot"
+    done = outputs.newest(output)
+    if kept is None:  # a run takes it in, and then it is the one that counts
+        done = outputs.snapshot(output, of, [uri])
+        outputs.put_snapshot(output, done)
+        assert outputs.wrong(output) == {"stray": 1}
+    else:
+        with pytest.raises(StoreError, match="part-"):
+            outputs.snapshot(output, of, [uri])
+
+
+@pytest.mark.parametrize("field", [{"class_pixels": [19, 1, 0]}, {"unit": "0" * 16}, {"record": 1}])
+def test_a_part_that_waits_is_compared_row_by_row(made, field):
+    _, output, _ = made
+    first, of = outputs.units(output)[0], outputs.generation()
+    rows = outputs.set_first(**field)(outputs.rows_of(first, of))
+    outputs.write_part(output, of, first, rows=rows, retry=1)
+    assert set(outputs.wrong(output, deep=True)) & {"damaged", "doubled"}
+
+
+def test_parts_of_a_generation_that_is_not_verified_are_not_read(made):
+    """The first night of another model may have written any number of them."""
+    source, output, _ = made
+    other = outputs.generation("model-b")
+    uri = outputs.write_part(output, other, outputs.plan(output, source, other)[0])
+    storage.local_path(uri).write_bytes(b"x")
+    assert outputs.wrong(output) == {}
 
 
 def test_a_shard_that_was_cut_anew_stands_in_one_cut(tmp_path):
@@ -223,6 +270,23 @@ def test_all_generations_or_one_can_be_verified(made):
     assert +everything.counts == Counter(lost=1, missing=done.parts[0].rows)
     with pytest.raises(NotFoundError, match="no snapshot of 0000"):
         verify(output, generation="0" * 16, progress=lambda _: None)
+
+
+def test_an_output_whose_first_night_published_nothing_is_said_to_be_so(tmp_path):
+    source = outputs.archive(tmp_path / "in", NAMES)
+    output, of = (tmp_path / "out").as_uri(), outputs.generation()
+    uris = [outputs.write_part(output, of, unit) for unit in outputs.plan(output, source, of)]
+    for named, what in (
+        (None, "nothing published"),
+        ("all", "nothing published"),
+        ("ab", "no snap"),
+    ):
+        with pytest.raises(NotFoundError, match=f"{what}.* no snapshot yet: .*Run jobs/segment"):
+            verify(output, generation=named, progress=lambda _: None)
+    outputs.snapshot(output, of, uris)
+    with pytest.raises(NotFoundError, match=f"nothing published; there are snapshots .* {of.id}, "):
+        verify(output, progress=lambda _: None)
+    assert outputs.wrong(output, generation="all") == {}
 
 
 def test_the_input_is_compared_record_by_record(made, tmp_path):

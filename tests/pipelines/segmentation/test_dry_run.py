@@ -17,7 +17,7 @@ from fcn_model import load_segmenter
 from fcn_model.tile_plans import tile_plan
 from pipelines import images, storage
 from pipelines.datasets import scenes
-from pipelines.errors import StoreError
+from pipelines.errors import ShardError, StoreError
 from pipelines.masks.generation import Generation, part_name
 from pipelines.masks.worklist import Task, Worklist
 from pipelines.segmentation import sampling
@@ -30,6 +30,7 @@ from pipelines.segmentation.settings import SegmentConfig
 from pipelines.segmentation.stages import DECODED_BYTES, Job
 from pipelines.sources import Source, open_source
 from pipelines.units import Unit
+from tests.support.made import fill, tar
 from tests.support.tiny import save_checkpoint
 
 SIZES = [(40, 50), (40, 50), (60, 30), (40, 50), (300, 400), (40, 50)]
@@ -227,10 +228,56 @@ def test_pieces_hold_as_many_records_as_were_asked_for():
         assert len(rows) == len(set(rows)) == min(count, 1000)
     tars = [
         Unit("tar", (storage.ObjectRef(f"s3://data/{size}.tar", "e", size),))
-        for size in (3000, 2000, sampling.LARGEST_TAR + 1)
+        for size in (sampling.LARGEST_TAR + 1, *range(3000 + sampling.TARS, 2999, -1))
     ]
-    assert list(pieces(tars, 5)) == [tars[1]]
-    assert list(pieces(tars[2:], 5)) == []
+    assert list(pieces(tars, 5)) == tars[:1:-1]
+    assert list(pieces(tars[:1], 5)) == []
+
+
+def _tars(folder):
+    """Tars of growing size: cut short, empty, without records, and two of which both are whole."""
+    whole = [tar({f"{n}.png": _png((20, 30 + n), seed=n)[0] for n in range(k)}) for k in (1, 3)]
+    contents = (whole[0][:700], b"", tar({}), *whole)
+    return open_source(str(fill(folder, {f"{n}.tar": data for n, data in enumerate(contents)})))
+
+
+def test_a_damaged_tar_is_no_sample_and_the_first_whole_one_is_enough(tmp_path):
+    source = _tars(tmp_path / "in")
+    (tmp_path / "in" / "5.tar").symlink_to("nowhere")
+    with_link = open_source(str(tmp_path / "in"))
+    for units, refused in ((source.units, 2), (with_link.units, 3)):
+        sample = take(units, 5, max_pixels=10**6)
+        assert sample.refused == {"damaged shard": refused}
+    assert take(source.units, 5, max_pixels=10**6).sizes == [(20, 30)]
+
+
+def test_the_measurement_leaves_damaged_shards_out_and_says_so_if_there_is_no_other(
+    tmp_path, checkpoint
+):
+    source = _tars(tmp_path)
+    job = _job(checkpoint, load_segmenter(checkpoint).config.digest)
+    units = [unit.to_json() for unit in pieces(source.units, 5)]
+    measured = measure(job, units)
+    assert measured is not None
+    assert (measured.images, measured.errors) == (1, 0)
+    with pytest.raises(ShardError, match=r"0\.tar"):
+        measure(job, [unit.to_json() for unit in source.units[:1]])
+    assert measure(job, [unit.to_json() for unit in source.units[2:3]]) is None
+
+
+@pytest.mark.ray
+def test_a_dry_run_over_damaged_shards_alone_is_one_without_a_measurement(
+    ray_session, tmp_path, checkpoint
+):
+    source = _tars(tmp_path / "in")
+    lines: list[str] = []
+    config = SegmentConfig(checkpoint=checkpoint, output=str(tmp_path / "out"))
+    dry_run(config, replace(source, units=source.units[:2]), lines.append)
+    text = "\n".join(lines)
+    assert re.search(r"speed: not measured: .*\.tar", text), text
+    assert "2 units sampled cannot be read, and would have no masks" in text
+    assert "error rows" not in text
+    assert text.endswith("nothing was written")
 
 
 def test_the_measurement_is_of_the_records_masks(tmp_path, checkpoint):

@@ -120,6 +120,22 @@ def test_an_image_that_changes_or_goes_during_the_night_is_an_error_row_until_it
     assert stage.tried == []
 
 
+def test_links_that_lead_nowhere_are_error_rows_until_there_is_something(world):
+    world.put("0.png", 0)
+    folder = storage.local_path(world.archive)
+    for name, target in (("circle", "circle.png"), ("dangling", "nothing.png")):
+        (folder / f"{name}.png").symlink_to(target)
+    assert world.night().complete
+    rows = world.rows()
+    kinds = {key: row["error_kind"] for key, row in rows.items()}
+    assert kinds == {"0.png": "", "circle.png": "missing", "dangling.png": "missing"}
+    assert world.wrong() == {}
+    (folder / "circle.png").unlink()
+    world.put("circle.png", 1)
+    assert world.night(retry_errors=True, replace_changed=True).complete
+    assert world.rows()["circle.png"]["status"] == "ok"
+
+
 def test_a_tar_that_changes_during_the_night_has_no_part_until_the_next(world, stage, models):
     for name in "abc":
         world.put(f"{name}.tar", shard(name, seed=ord(name)))
