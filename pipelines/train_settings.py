@@ -145,7 +145,8 @@ class Solver:
     """bf16 is autocast: weights and sums stay fp32. auto: bf16 where the device has instructions
     for it, as GPUs have and some CPUs; elsewhere it would take many times as long."""
     seed: int = 1337
-    """Of initialization, order, mirroring, crops, shifts and sampling."""
+    """Of initialization, order, mirroring, crops, shifts and sampling. As many workers see the same
+    images in the same order again, if the run is not stopped; sums may round differently."""
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "iter_size", "images_per_step", "lr")
