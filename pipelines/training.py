@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
-    Result,
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
@@ -30,6 +28,7 @@ from pipelines import checkpoint_files, cluster, ingest, ray_data, storage
 from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
 from pipelines.every_row import EveryRow
+from pipelines.kept_epochs import finished_epochs
 from pipelines.kept_memory import runtime_env
 from pipelines.progress import relay
 from pipelines.sources import Source
@@ -80,7 +79,7 @@ def train(
     planes = wanted_planes(started)
     tasks = cluster.decoding_tasks(config.num_workers, on_cpus=not use_gpu)
     # Ray counts the passes over a dataset, each with an order of its own, from the start of a job.
-    order = config.solver.seed + _finished_epochs(f"{path}/{config.name}", filesystem)
+    order = config.solver.seed + finished_epochs(run_uri, filesystem, f"{path}/{config.name}")
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
@@ -111,15 +110,6 @@ def train(
         except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
     return _publish(result, run_uri, progress)
-
-
-def _finished_epochs(path: str, filesystem: pyarrow.fs.FileSystem) -> int:
-    """Those that the run has behind it."""
-    try:
-        found = Result.from_path(path, storage_filesystem=filesystem)
-    except RuntimeError:  # Ray Train has not left anything there
-        return 0
-    return int((found.metrics or {}).get("epoch", 0))
 
 
 def _use_gpu(config: TrainConfig) -> bool:
