@@ -7,11 +7,10 @@ from ray.train import Result
 from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
 
 from pipelines import storage
-from pipelines.errors import InputError
+from pipelines.errors import InputError, first_sentence
+from pipelines.train_settings import START_ANEW
 
 SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
-START_ANEW = "choose another --name to start anew; best/, if the run has one, is as it was"
-"""What to do about a run that cannot go on."""
 
 
 def finished_epochs(run_uri: str, filesystem: pyarrow.fs.FileSystem, path: str) -> int:
@@ -32,9 +31,7 @@ def finished_epochs(run_uri: str, filesystem: pyarrow.fs.FileSystem, path: str) 
         TypeError,
         ValueError,
     ) as error:
-        # Ray's further sentences and lines are of its own options.
-        why = repr(error) if not str(error) else str(error).splitlines()[0].split(". ")[0]
         raise InputError(
-            f"run {run_uri} cannot go on from {storage.join(run_uri, SNAPSHOT_FILE)}: {why}; "
-            f"{START_ANEW}"
+            f"run {run_uri} cannot go on from {storage.join(run_uri, SNAPSHOT_FILE)}: "
+            f"{first_sentence(error)}; {START_ANEW}"
         ) from error

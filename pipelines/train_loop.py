@@ -53,7 +53,7 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
     run = _start(settings)
-    resumed_from = resume(run, ray.train.get_checkpoint())
+    resumed_from = resume(run, ray.train.get_checkpoint(), settings["run_uri"])
     val = KeptPairs(ray.train.get_dataset_shard("val"))
     with closing(_train_pairs(run)) as training:
         training.allow()

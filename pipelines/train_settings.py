@@ -14,6 +14,9 @@ UNIT_RECORDS = 16
 """Images per reference that training reads: units come in random order, so the fewer the better
 mixed; of shards, a unit is at least a row group."""
 
+START_ANEW = "choose another --name to start anew; best/, if the run has one, is as it was"
+"""What to do about a run whose files are damaged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
