@@ -72,7 +72,7 @@ class NotPublishedError(FCNError, RuntimeError):
 
 def first_sentence(error: BaseException) -> str:
     """What somebody else's error says, without what follows it, which is of their own options."""
-    return (str(error) or repr(error)).splitlines()[0].split(". ")[0]
+    return (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
 
 
 def as_data(error: FCNError) -> dict[str, str]:
