@@ -164,6 +164,8 @@ class Solver:
             raise InputError(f"solver sampling is a share in (0, 1], got {self.sampling}")
         if self.jitter < 0:
             raise InputError(f"solver jitter is a number of pixels from 0, got {self.jitter}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"solver seed must be in [0, 2**63), got {self.seed}")
         if self.crop is not None and min(self.crop) < 1:
             raise InputError(f"solver crop is a height and width of at least 1, got {self.crop}")
 

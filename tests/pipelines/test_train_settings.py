@@ -1,0 +1,25 @@
+"""Options that cannot be meant are refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelines.errors import InputError
+from pipelines.seeds import Drawn, generator, seed_torch
+from pipelines.train_settings import Solver
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, -(2**63), 10**30])
+def test_seeds_that_generators_do_not_take_are_refused(seed):
+    with pytest.raises(InputError, match=rf"solver seed must be in \[0, 2\*\*63\), got {seed}$"):
+        Solver(seed=seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1337, 2**63 - 1])
+def test_seeds_that_are_allowed_are_taken_by_every_generator(seed):
+    assert Solver(seed=seed).seed == seed
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # of the first weights
+        seed_torch(seed, 3, 1)
+    generator(seed, 3, 1, Drawn.ORDER)
