@@ -189,8 +189,19 @@ def _train_epoch(run: Run, pairs: Iterator[Pair]) -> tuple[list[float], float]:
             )
     summed = run.sum_over_workers(totals)
     if summed[0, 1] == 0:
-        raise InputError("no training image has a pixel that is not void; give another --train")
+        raise InputError(_nothing_to_learn(run.solver.sampling))
     return _per_pixel(summed), stepping
+
+
+def _nothing_to_learn(sampling: float) -> str:
+    """Why no pixel of an epoch counted, as far as the settings tell."""
+    fault = "no training image has a pixel that is not void"
+    if sampling == 1:
+        return f"{fault}; give another --train"
+    return (
+        f"{fault} and that --sampling {sampling} has kept; give a larger --sampling, "
+        "or another --train if all labels are void"
+    )
 
 
 def _per_pixel(totals: torch.Tensor) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from fcn_model.class_weights import Weighting
@@ -155,8 +156,12 @@ class Solver:
         positive = ("epochs", "batch_size", "iter_size", "images_per_step", "lr")
         for name in positive:
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"solver {name} must be above 0, got {value}")
+            if value is not None and not 0 < value < inf:
+                raise InputError(f"solver {name} must be above 0 and finite, got {value}")
+        if not 0 <= self.weight_decay < inf:
+            raise InputError(
+                f"solver weight_decay must be 0 or above and finite, got {self.weight_decay}"
+            )
         for name in ("warmup", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"solver {name} must be in [0, 1), got {getattr(self, name)}")

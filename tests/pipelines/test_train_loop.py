@@ -176,6 +176,14 @@ def test_labels_that_are_all_void_teach_nothing_and_are_refused():
         train_loop._train_epoch(make_run(Solver()), iter(void))
 
 
+def test_sampling_that_leaves_no_pixel_is_named():
+    """Of maps of one or two cells it keeps none; with 1, the same images are learned from."""
+    train_loop._train_epoch(make_run(Solver()), iter(PAIRS[:1]))
+    said = "not void and that --sampling 1e-06 has kept; give a larger --sampling"
+    with pytest.raises(InputError, match=said):
+        train_loop._train_epoch(make_run(Solver(sampling=1e-6)), iter(PAIRS[:1]))
+
+
 def test_every_validation_is_of_the_weights_that_there_are():
     """What a pass keeps of weights does not outlive it: torch does not count the fused steps."""
     config = replace(CONFIG, spec=replace(CONFIG.spec, width=1 / 4))  # wide enough for transforms
