@@ -82,8 +82,9 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
                 "val_seconds": round(time.monotonic() - trained, 3),
             }
             run.history.append(metrics)
-            run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
             report(run, metrics)
+            # Not before: who reads this may stop the job, and expects to go on from here.
+            run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
     return {"history": run.history, "resumed_from": resumed_from}
 
 

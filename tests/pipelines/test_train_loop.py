@@ -149,6 +149,25 @@ def test_passes_never_overlap_and_kept_validation_needs_but_one(monkeypatch, kep
         assert begins.removesuffix("begins") == ends.removesuffix("ends")
 
 
+def test_an_epoch_is_told_when_its_checkpoint_is_stored(monkeypatch):
+    notes: list[str] = []
+    run = make_run(Solver(batch_size=2, epochs=2, seed=7))
+    run.relay = cast(Relay, SimpleNamespace(say=notes.append))
+
+    def store(run, metrics):
+        if run.epoch == 2:
+            raise OSError("the disk is full")
+        notes.append("stored")
+
+    monkeypatch.setattr(train_loop, "_start", lambda _: run)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    monkeypatch.setattr("ray.train.get_dataset_shard", lambda _: Rows())
+    monkeypatch.setattr(train_loop, "report", store)
+    with pytest.raises(OSError, match="the disk is full"):
+        train_loop._run({"run_uri": RUN})
+    assert [note[:10] for note in notes] == ["stored", "epoch 1/2:"]
+
+
 def test_validation_scores_every_task_and_the_history_names_further_ones():
     run = make_run(Solver(precision="fp32"))
     confusions = train_loop.validate(run, PAIRS)
