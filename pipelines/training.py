@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -28,7 +29,7 @@ from pipelines import checkpoint_files, cluster, ingest, ray_data, storage
 from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
 from pipelines.every_row import EveryRow
-from pipelines.kept_epochs import finished_epochs
+from pipelines.kept_epochs import finished_epochs, remove_left_over
 from pipelines.kept_memory import runtime_env
 from pipelines.progress import relay
 from pipelines.sources import Source
@@ -109,7 +110,9 @@ def train(
             result = trainer.fit()
         except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
-    return _publish(result, run_uri, progress)
+    published = _publish(result, run_uri, progress)
+    _tidy(result, filesystem, f"{path}/{config.name}", progress)
+    return published
 
 
 def _use_gpu(config: TrainConfig) -> bool:
@@ -135,6 +138,18 @@ def _plain(error: Exception) -> Exception:
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return ClusterError(f"training stopped: {ray_data.last_line(error)}")
+
+
+def _tidy(result: Any, filesystem: pyarrow.fs.FileSystem, path: str, progress: Progress) -> None:
+    """Remove the checkpoints that stopped jobs of the run have left; says so, or why not."""
+    kept = {Path(checkpoint.path).name for checkpoint, _ in result.best_checkpoints}
+    try:
+        left = remove_left_over(filesystem, path, kept)
+    except OSError as error:  # no reason to lose the work
+        progress(f"checkpoints that stopped jobs left in {path} stay there: {error}")
+        return
+    if left:
+        progress(f"removed checkpoints that stopped jobs left: {', '.join(left)}")
 
 
 def _publish(result: Any, run_uri: str, progress: Progress) -> TrainResult:

@@ -14,7 +14,7 @@ from ray.train.v2._internal.execution.training_report import _TrainingReport
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.kept_epochs import SNAPSHOT_FILE, finished_epochs
+from pipelines.kept_epochs import SNAPSHOT_FILE, finished_epochs, remove_left_over
 
 FOLDERS = [f"checkpoint_2026-11-27_11-00-0{epoch}.000000" for epoch in (1, 2, 3)]
 
@@ -77,3 +77,31 @@ def test_a_checkpoint_that_is_gone_is_named(tmp_path, gone):
     shutil.rmtree(run / gone)
     with pytest.raises(InputError, match=rf"not exist.*{gone}.*choose another --name"):
         finished(run)
+
+
+def test_only_older_folders_of_epochs_that_are_not_kept_are_removed(tmp_path):
+    run = ray_keeps(tmp_path)
+    orphan = "checkpoint_2026-11-27_10-59-59.123456"
+    others = ["best", "init", "checkpoint_mine", "checkpoint_2026-11-27_11-00-04.000000"]
+    for name in (orphan, *others):
+        (run / name).mkdir()
+        (run / name / "model.safetensors").write_bytes(b"weights")
+    (run / "checkpoint_2026-11-27_10-00-00.000000.txt").write_bytes(b"")
+    before = {path.name for path in run.iterdir()}
+    place = storage.arrow_filesystem(storage.parse_uri(str(run)))
+    assert remove_left_over(*place, []) == []
+    assert remove_left_over(*place, FOLDERS[1:]) == [orphan]
+    assert {path.name for path in run.iterdir()} == before - {orphan}
+    assert remove_left_over(*place, FOLDERS[1:]) == []
+    assert finished(run) == 3
+
+
+@pytest.mark.s3
+def test_folders_in_a_store_are_removed_whole(s3):
+    run = storage.parse_uri(s3.uri())
+    for folder in (*FOLDERS, "best"):
+        for name in ("config.json", "model.safetensors"):
+            storage.replace(storage.join(run, f"{folder}/{name}"), b"x")
+    assert remove_left_over(*storage.arrow_filesystem(run), FOLDERS[1:]) == FOLDERS[:1]
+    keys = {storage.relative(ref.uri, run).split("/")[0] for ref in storage.list_objects(run)}
+    assert keys == {*FOLDERS[1:], "best"}
