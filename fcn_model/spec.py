@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from fcn_model.errors import SpecError
@@ -109,8 +110,9 @@ class NetworkSpec:
         _check(
             "skip_scales",
             self.skip_scales,
-            all(scale > 0 for scale in self.skip_scales) and all(scale == 1 for scale in unused),
-            f"two positive factors, 1 for a skip that {self.head} does not have",
+            all(0 < scale < inf for scale in self.skip_scales)
+            and all(scale == 1 for scale in unused),
+            f"two positive finite factors, 1 for a skip that {self.head} does not have",
         )
         self._check_tasks()
         self._check_streams()

@@ -12,8 +12,9 @@ from fcn_model.class_weights import LabelCounts, Weighting
 from fcn_model.errors import FCNError
 from pipelines import cluster, ingest, storage
 from pipelines.batches import plane_of
-from pipelines.errors import InputError
+from pipelines.errors import InputError, first_sentence
 from pipelines.sources import Source
+from pipelines.train_settings import START_ANEW
 
 COUNTS_FILE = "label_counts.json"
 COUNTS = pa.schema(
@@ -32,7 +33,7 @@ def weights_of_run(
 ) -> list[list[float] | None]:
     """The class weights of each task's loss; the labels are counted once in the life of a run.
 
-    Raises InputError for labels that training would refuse as well.
+    Raises InputError for labels that training would refuse as well, and for damaged counts.
     """
     tasks = config.class_lists
     if weighting == "none":
@@ -42,9 +43,25 @@ def weights_of_run(
         counts = count_labels(source, config)
         text = json.dumps([one.to_dict() for one in counts])
         storage.replace(kept, text.encode())
-    counts = [LabelCounts.from_dict(value) for value in json.loads(storage.read_bytes(kept))]
+    data = storage.read_bytes(kept)
+    try:
+        counts = _parsed(data, [len(classes) for classes in tasks])
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise InputError(
+            f"{kept} is damaged ({first_sentence(error)}); remove it, and the labels are counted "
+            f"again, or {START_ANEW}"
+        ) from error
     weights = [one.weights(weighting) for one in counts]
     return [None if one is None else one.tolist() for one in weights]
+
+
+def _parsed(data: bytes, classes: Sequence[int]) -> list[LabelCounts]:
+    """The counts as they were written, of so many classes of each task."""
+    counts = [LabelCounts.from_dict(value) for value in json.loads(data)]
+    shapes = [(one.pixels.shape, one.image_pixels.shape) for one in counts]
+    if shapes != [((number,), (number,)) for number in classes]:
+        raise ValueError(f"it does not count labels of {list(classes)} classes")
+    return counts
 
 
 def count_labels(source: Source, config: ModelConfig) -> list[LabelCounts]:

@@ -70,6 +70,11 @@ class NotPublishedError(FCNError, RuntimeError):
     """The job ended, but what it made is not fit to be published; it is kept."""
 
 
+def first_sentence(error: BaseException) -> str:
+    """What somebody else's error says, without what follows it, which is of their own options."""
+    return (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
+
+
 def as_data(error: FCNError) -> dict[str, str]:
     """An error as two texts that can leave a worker without becoming a traceback."""
     return {"error_type": type(error).__name__, "error": str(error)}

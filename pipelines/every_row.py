@@ -14,16 +14,21 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
     The default gives every worker equally many rows and drops the rest, up to one block per
     worker. Here the shares may differ, and the training loop lets workers run out at
     different steps. What only one worker has needs nobody to deal it out, and no process for that.
-    But for this, `configure` is that of Ray 2.60.
+    But for this, and for the order, `configure` is that of Ray 2.60.
     """
 
-    def __init__(self, *, always_dealt: Collection[str]) -> None:
+    def __init__(
+        self, *, always_dealt: Collection[str] = (), in_order: Collection[str] = ()
+    ) -> None:
         """``always_dealt`` are the datasets that one worker, too, fetches by another process.
 
-        That keeps Ray Data's loop out of the worker while it computes.
+        That keeps Ray Data's loop out of the worker while it computes. Rows of those ``in_order``
+        come as they stand, whichever task is done first, and as many workers get the same of them
+        each time: Ray then deals by how many rows each has had, not by where they lie.
         """
         super().__init__()
         self._always_dealt = frozenset(always_dealt)
+        self._in_order = frozenset(in_order)
 
     def configure(
         self,
@@ -39,7 +44,9 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
         for name, dataset in datasets.items():
             copy = dataset.copy(dataset)
             copy.set_name(name)
-            copy.context.execution_options = self._resolve_execution_options(name)
+            options = self._resolve_execution_options(name)
+            options.preserve_order = name in self._in_order
+            copy.context.execution_options = options
             if world_size == 1 and name not in self._always_dealt:
                 shares[0][name] = copy.iterator()
                 continue

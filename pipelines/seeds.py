@@ -2,6 +2,12 @@
 
 Streams of an epoch do not depend on the epochs before it, so that a run that goes on draws what it
 would have drawn without the stop.
+
+The same seed, data, options and number of workers give every step the same images in the same
+order: units come in the seed's order, however long each takes to decode (`EveryRow`). Not promised
+is that another number of workers sees the same steps, that a run that goes on sees units in the
+order of one that was not stopped (Ray seeds each pass by its number in the job), and that sums
+round alike on other devices, other numbers of threads, or in GPU kernels that add in any order.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
     run = _start(settings)
-    resumed_from = resume(run, ray.train.get_checkpoint())
+    resumed_from = resume(run, ray.train.get_checkpoint(), settings["run_uri"])
     val = KeptPairs(ray.train.get_dataset_shard("val"))
     with closing(_train_pairs(run)) as training:
         training.allow()
@@ -82,8 +82,9 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
                 "val_seconds": round(time.monotonic() - trained, 3),
             }
             run.history.append(metrics)
-            run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
             report(run, metrics)
+            # Not before: who reads this may stop the job, and expects to go on from here.
+            run.say(f"epoch {run.epoch}/{run.solver.epochs}: {_line(metrics)}")
     return {"history": run.history, "resumed_from": resumed_from}
 
 
@@ -189,8 +190,19 @@ def _train_epoch(run: Run, pairs: Iterator[Pair]) -> tuple[list[float], float]:
             )
     summed = run.sum_over_workers(totals)
     if summed[0, 1] == 0:
-        raise InputError("no training image has a pixel that is not void; give another --train")
+        raise InputError(_nothing_to_learn(run.solver.sampling))
     return _per_pixel(summed), stepping
+
+
+def _nothing_to_learn(sampling: float) -> str:
+    """Why no pixel of an epoch counted, as far as the settings tell."""
+    fault = "no training image has a pixel that is not void"
+    if sampling == 1:
+        return f"{fault}; give another --train"
+    return (
+        f"{fault} and that --sampling {sampling} has kept; give a larger --sampling, "
+        "or another --train if all labels are void"
+    )
 
 
 def _per_pixel(totals: torch.Tensor) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from fcn_model.class_weights import Weighting
@@ -13,6 +14,9 @@ from pipelines.errors import InputError
 UNIT_RECORDS = 16
 """Images per reference that training reads: units come in random order, so the fewer the better
 mixed; of shards, a unit is at least a row group."""
+
+START_ANEW = "choose another --name to start anew; best/, if the run has one, is as it was"
+"""What to do about a run whose files are damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +149,19 @@ class Solver:
     """bf16 is autocast: weights and sums stay fp32. auto: bf16 where the device has instructions
     for it, as GPUs have and some CPUs; elsewhere it would take many times as long."""
     seed: int = 1337
-    """Of initialization, order, mirroring, crops, shifts and sampling."""
+    """Of initialization, order, mirroring, crops, shifts and sampling. As many workers see the same
+    images in the same order again, if the run is not stopped; sums may round differently."""
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "iter_size", "images_per_step", "lr")
         for name in positive:
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"solver {name} must be above 0, got {value}")
+            if value is not None and not 0 < value < inf:
+                raise InputError(f"solver {name} must be above 0 and finite, got {value}")
+        if not 0 <= self.weight_decay < inf:
+            raise InputError(
+                f"solver weight_decay must be 0 or above and finite, got {self.weight_decay}"
+            )
         for name in ("warmup", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"solver {name} must be in [0, 1), got {getattr(self, name)}")
@@ -160,6 +169,8 @@ class Solver:
             raise InputError(f"solver sampling is a share in (0, 1], got {self.sampling}")
         if self.jitter < 0:
             raise InputError(f"solver jitter is a number of pixels from 0, got {self.jitter}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"solver seed must be in [0, 2**63), got {self.seed}")
         if self.crop is not None and min(self.crop) < 1:
             raise InputError(f"solver crop is a height and width of at least 1, got {self.crop}")
 

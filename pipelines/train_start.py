@@ -9,10 +9,10 @@ from typing import Any
 from fcn_model import ModelConfig, NetworkSpec, Normalization, build
 from fcn_model.spec import Task
 from pipelines import checkpoint_files, checkpoints, ingest, storage
-from pipelines.errors import InputError
+from pipelines.errors import InputError, first_sentence
 from pipelines.normalizations import NORMALIZATIONS, PLANES, torchvisions
 from pipelines.sources import Source
-from pipelines.train_settings import Network, TrainConfig
+from pipelines.train_settings import START_ANEW, Network, TrainConfig
 
 Progress = Callable[[str], None]
 
@@ -68,13 +68,18 @@ def _start(network: Network) -> dict[str, Any]:
 def _require_same_start(run_uri: str, asked: Network) -> None:
     """Raise InputError for start weights or a normalization that would not be used.
 
-    Weights need not be named again.
+    Weights need not be named again. So is a file that is damaged.
     """
     uri = storage.join(run_uri, START_FILE)
     if storage.stat(uri) is None:
         return  # a run of before this file was
-    began = json.loads(storage.read_bytes(uri))
-    for name, value in _start(asked).items():
+    wanted, data = _start(asked), storage.read_bytes(uri)
+    try:
+        kept = json.loads(data)
+        began = {name: kept[name] for name in wanted}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{uri} is damaged ({first_sentence(error)}); {START_ANEW}") from error
+    for name, value in wanted.items():
         if value not in (None, began[name]):
             raise InputError(
                 f"run {run_uri} was started with {name} {began[name]}, not {value}; choose another "

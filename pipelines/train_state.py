@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,39 @@ from typing import Any
 import ray.train
 import torch
 
-from fcn_model import checkpoint
-from pipelines.errors import InputError
+from fcn_model import FCN, checkpoint
+from fcn_model.errors import CheckpointError
+from pipelines import storage
+from pipelines.errors import InputError, first_sentence
 from pipelines.train_run import Run
+from pipelines.train_settings import START_ANEW
 
 STATE_FILE = "training_state.pt"
+STATE = ("kind", "optimizer", "epoch", "images", "history")
+
+DAMAGE = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    FileNotFoundError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises of a file that is not as it was written."""
 
 
-def resume(run: Run, latest: Any) -> int:
-    """Load the run's latest checkpoint, if there is one; return the epochs it had finished."""
+def resume(run: Run, latest: Any, run_uri: str) -> int:
+    """Load the run's latest checkpoint, if there is one; return the epochs it had finished.
+
+    Raises InputError if it is damaged, or of another optimizer.
+    """
     if latest is None:
         return 0
     with latest.as_directory() as directory:
-        network, _ = checkpoint.load(Path(directory))
-        data = (Path(directory) / STATE_FILE).read_bytes()
-    state = torch.load(io.BytesIO(data), map_location=run.device, weights_only=True)
+        network, state = _read(Path(directory), storage.join(run_uri, Path(latest.path).name))
     run.network.load_state_dict(network.state_dict())
     if state["kind"] != run.solver.optimizer:
         raise InputError(
@@ -49,6 +68,24 @@ def resume(run: Run, latest: Any) -> int:
     run.history = state["history"]
     run.say(f"resumed after epoch {run.epoch}")
     return run.epoch
+
+
+def _read(directory: Path, uri: str) -> tuple[FCN, dict[str, Any]]:
+    """The network and the state that `report` left, on the CPU; ``uri`` is for the error."""
+    try:
+        network, _ = checkpoint.load(directory)
+    except CheckpointError as error:
+        fault = error.__cause__ or error  # without the directory, which may be a copy
+        raise InputError(f"the run cannot go on from {uri}: {fault}; {START_ANEW}") from error
+    try:
+        data = (directory / STATE_FILE).read_bytes()
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return network, {name: state[name] for name in STATE}
+    except DAMAGE as error:
+        raise InputError(
+            f"the run cannot go on from {storage.join(uri, STATE_FILE)}, which is cut, damaged or "
+            f"missing ({first_sentence(error)}); {START_ANEW}"
+        ) from error
 
 
 def report(run: Run, metrics: dict[str, Any]) -> None:

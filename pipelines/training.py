@@ -18,7 +18,6 @@ import pyarrow.fs
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
-    Result,
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
@@ -30,6 +29,7 @@ from pipelines import checkpoint_files, cluster, ingest, ray_data, storage
 from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
 from pipelines.every_row import EveryRow
+from pipelines.kept_epochs import finished_epochs, remove_left_over
 from pipelines.kept_memory import runtime_env
 from pipelines.progress import relay
 from pipelines.sources import Source
@@ -80,7 +80,7 @@ def train(
     planes = wanted_planes(started)
     tasks = cluster.decoding_tasks(config.num_workers, on_cpus=not use_gpu)
     # Ray counts the passes over a dataset, each with an order of its own, from the start of a job.
-    order = config.solver.seed + _finished_epochs(f"{path}/{config.name}", filesystem)
+    order = config.solver.seed + finished_epochs(run_uri, filesystem, f"{path}/{config.name}")
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=loop_config,
@@ -101,7 +101,7 @@ def train(
             ),
             "val": ingest.labelled_rows(val_source, planes=planes, tasks=tasks),
         },
-        dataset_config=EveryRow(always_dealt=["train"]),
+        dataset_config=EveryRow(always_dealt=["train"], in_order=["train"]),
     )
     # Ray's own handler would end a stopped job with exit code 0, and stay in place afterwards.
     trainer._register_sigint_handler = lambda _controller: None
@@ -110,16 +110,9 @@ def train(
             result = trainer.fit()
         except (TrainingFailedError, *ray_data.FAILURES) as error:
             raise _plain(error) from error
-    return _publish(result, run_uri, progress)
-
-
-def _finished_epochs(path: str, filesystem: pyarrow.fs.FileSystem) -> int:
-    """Those that the run has behind it."""
-    try:
-        found = Result.from_path(path, storage_filesystem=filesystem)
-    except RuntimeError:  # Ray Train has not left anything there
-        return 0
-    return int((found.metrics or {}).get("epoch", 0))
+    published = _publish(result, run_uri, progress)
+    _tidy(result, filesystem, f"{path}/{config.name}", progress)
+    return published
 
 
 def _use_gpu(config: TrainConfig) -> bool:
@@ -145,6 +138,18 @@ def _plain(error: Exception) -> Exception:
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return ClusterError(f"training stopped: {ray_data.last_line(error)}")
+
+
+def _tidy(result: Any, filesystem: pyarrow.fs.FileSystem, path: str, progress: Progress) -> None:
+    """Remove the checkpoints that stopped jobs of the run have left; says so, or why not."""
+    kept = {Path(checkpoint.path).name for checkpoint, _ in result.best_checkpoints}
+    try:
+        left = remove_left_over(filesystem, path, kept)
+    except OSError as error:  # no reason to lose the work
+        progress(f"checkpoints that stopped jobs left in {path} stay there: {error}")
+        return
+    if left:
+        progress(f"removed checkpoints that stopped jobs left: {', '.join(left)}")
 
 
 def _publish(result: Any, run_uri: str, progress: Progress) -> TrainResult:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fcn_model import ClassList, ModelConfig, NetworkSpec
+from fcn_model.class_weights import LabelCounts
 from fcn_model.normalize import TORCHVISION
 from fcn_model.spec import Task
 from pipelines import class_weights, storage
@@ -74,6 +77,22 @@ def test_every_task_has_counts_of_its_own():
         "image_pixels": [6, 6, 6, 0, 6],
         "error": "",
     }
+
+
+def test_counts_that_are_cut_anywhere_or_of_other_classes_are_refused_by_name(tmp_path):
+    run, source = storage.parse_uri(str(tmp_path)), Source("unread", "pairs", CLASSES, ())
+    file = tmp_path / COUNTS_FILE
+    whole = json.dumps([LabelCounts.none(len(CLASSES)).to_dict()])
+    other = json.dumps([LabelCounts.none(len(CLASSES) - 1).to_dict()])
+    twice = json.dumps([LabelCounts.none(len(CLASSES)).to_dict()] * 2)
+    huge = whole.replace("[0,", f"[{2**64},", 1)
+    damaged = [whole[:length] for length in range(len(whole))]
+    for text in (*damaged, other, twice, huge, "7", "[7]", "{}", '[{"pixels": [1]}]'):
+        file.write_text(text)
+        with pytest.raises(InputError, match=rf"^{run}/{COUNTS_FILE} is damaged .* another --name"):
+            weights_of_run(run, source, CONFIG, "enet")
+    file.write_text(whole)
+    weights_of_run(run, source, CONFIG, "enet")
 
 
 def test_no_weights_are_no_counts():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
-from pipelines import cluster, ingest
+from pipelines import cluster, ingest, ray_data
 from pipelines.datasets.scenes import write_scenes
 from pipelines.errors import ClusterError
 from pipelines.every_row import EveryRow
@@ -57,6 +58,47 @@ def test_what_only_one_worker_has_is_not_dealt_out_by_a_process_of_its_own(ray_s
 
     seen = [ray.get(each) for each in read.options(num_returns=2).remote(share["val"])]
     assert seen == [[f"x-{index:04d}" for index in range(5)]] * 2
+
+
+def nap(table, slow):
+    """A unit's rows, of which those of even number take half a second if they are ``slow``."""
+    if slow and table["unit"][0].as_py() % 2 == 0:
+        time.sleep(0.5)
+    return table
+
+
+def units_of_passes(share, passes):
+    """What a worker sees of its share, pass after pass."""
+    return [[row["unit"] for row in share.iter_rows()] for _ in range(passes)]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_units_that_take_long_hold_their_place(ray_session, workers):
+    """The oracle is the seeded order of one task at a time, which none can overtake."""
+    import ray
+
+    def passes(*, tasks, slow):
+        units = ray_data.one_row_per_block([{"unit": index} for index in range(12)])
+        seed = ray.data.RandomSeedConfig(seed=5, reseed_after_execution=True)
+        rows = units.randomize_block_order(seed=seed).map_batches(
+            nap,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_kwargs={"slow": slow},
+            compute=ray.data.TaskPoolStrategy(size=tasks),
+        )
+        config = EveryRow(always_dealt=["train"], in_order=["train"])
+        shares = config.configure({"train": rows}, workers, None, ["node"] * workers)
+        read = ray.remote(num_cpus=0)(units_of_passes)
+        return ray.get([read.remote(share["train"], 2) for share in shares])
+
+    expected = passes(tasks=1, slow=False)
+    for epoch in range(2):
+        assert sorted(unit for share in expected for unit in share[epoch]) == list(range(12))
+    assert len({str(share[epoch]) for share in expected for epoch in range(2)}) == 2 * workers
+    for _ in range(2):
+        assert passes(tasks=4, slow=True) == expected
 
 
 @pytest.mark.ray

@@ -55,6 +55,7 @@ def make_pair(index: int) -> Pair:
     return Pair(str(index), image, rng.integers(0, 3, size, dtype=np.uint8), planes)
 
 
+RUN = "file:///runs/run"
 PAIRS = [make_pair(index) for index in range(5)]
 
 
@@ -138,7 +139,7 @@ def test_passes_never_overlap_and_kept_validation_needs_but_one(monkeypatch, kep
     monkeypatch.setattr("ray.train.get_dataset_shard", shards.get)
     monkeypatch.setattr(train_loop, "report", lambda run, _: images.append(run.images))
     monkeypatch.setattr(Run, "agreed", lambda _run, mine: mine and kept)  # with another worker
-    train_loop._run({})
+    train_loop._run({"run_uri": RUN})
     assert images == [5, 10, 15, 20]
     passes = [note for note in notes if note.endswith("begins")]
     assert passes.count("train begins") == 4
@@ -146,6 +147,25 @@ def test_passes_never_overlap_and_kept_validation_needs_but_one(monkeypatch, kep
     assert passes[:2] == ["train begins", "val begins"]
     for begins, ends in zip(notes[::2], notes[1::2], strict=True):
         assert begins.removesuffix("begins") == ends.removesuffix("ends")
+
+
+def test_an_epoch_is_told_when_its_checkpoint_is_stored(monkeypatch):
+    notes: list[str] = []
+    run = make_run(Solver(batch_size=2, epochs=2, seed=7))
+    run.relay = cast(Relay, SimpleNamespace(say=notes.append))
+
+    def store(run, metrics):
+        if run.epoch == 2:
+            raise OSError("the disk is full")
+        notes.append("stored")
+
+    monkeypatch.setattr(train_loop, "_start", lambda _: run)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    monkeypatch.setattr("ray.train.get_dataset_shard", lambda _: Rows())
+    monkeypatch.setattr(train_loop, "report", store)
+    with pytest.raises(OSError, match="the disk is full"):
+        train_loop._run({"run_uri": RUN})
+    assert [note[:10] for note in notes] == ["stored", "epoch 1/2:"]
 
 
 def test_validation_scores_every_task_and_the_history_names_further_ones():
@@ -173,6 +193,14 @@ def test_labels_that_are_all_void_teach_nothing_and_are_refused():
     void = [replace(pair, label=np.full_like(pair.label, 255)) for pair in PAIRS]
     with pytest.raises(InputError, match="no training image has a pixel that is not void"):
         train_loop._train_epoch(make_run(Solver()), iter(void))
+
+
+def test_sampling_that_leaves_no_pixel_is_named():
+    """Of maps of one or two cells it keeps none; with 1, the same images are learned from."""
+    train_loop._train_epoch(make_run(Solver()), iter(PAIRS[:1]))
+    said = "not void and that --sampling 1e-06 has kept; give a larger --sampling"
+    with pytest.raises(InputError, match=said):
+        train_loop._train_epoch(make_run(Solver(sampling=1e-6)), iter(PAIRS[:1]))
 
 
 def test_every_validation_is_of_the_weights_that_there_are():
@@ -208,10 +236,11 @@ def test_a_network_of_hha_images_reads_them_in_the_images_place():
 
 
 class Checkpoint:
-    """What Ray Train hands over: a directory."""
+    """What Ray Train hands over: a directory, and where the run keeps it."""
 
     def __init__(self, directory):
         self.directory = directory
+        self.path = f"/runs/run/{directory.name}"
 
     @contextmanager
     def as_directory(self):
@@ -235,7 +264,7 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(reported):
     first.epoch = 1
     report(first, {})
     second = make_run(Solver(lr=1e-12, momentum=0.5, weight_decay=0.25, precision="fp32"))
-    assert resume(second, Checkpoint(reported)) == 1
+    assert resume(second, Checkpoint(reported), RUN) == 1
     group = second.optimizer.param_groups[0]
     assert (group["base_lr"], group["momentum"], group["weight_decay"]) == (1e-12, 0.5, 0.25)
     for mine, theirs in zip(second.network.parameters(), first.network.parameters(), strict=True):
@@ -244,7 +273,41 @@ def test_a_resumed_run_keeps_its_moments_and_takes_todays_settings(reported):
         assert torch.equal(moment, first.optimizer.state[theirs]["momentum_buffer"])
     third = make_run(Solver(optimizer="adamw", lr=1e-4))
     with pytest.raises(InputError, match="trained with sgd and cannot go on with adamw"):
-        resume(third, Checkpoint(reported))
+        resume(third, Checkpoint(reported), RUN)
+
+
+@pytest.mark.parametrize("file", ["training_state.pt", "model.safetensors", "config.json"])
+def test_a_checkpoint_that_is_cut_or_incomplete_ends_every_attempt_by_name(
+    reported, monkeypatch, file
+):
+    """As Ray Train runs a worker three times: the second attempt has only the first one's word."""
+    refused: list[dict[str, str]] = []
+    relay = SimpleNamespace(
+        say=lambda _: None,
+        refuse=refused.append,
+        refusal=lambda: refused[-1] if refused else {},
+    )
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: Checkpoint(reported))
+    monkeypatch.setattr(train_loop, "_start", lambda _: make_run(Solver(lr=1e-9)))
+    report(make_run(Solver(lr=1e-9)), {})
+    whole = (reported / file).read_bytes()
+    damaged = [whole[: len(whole) * tenth // 10] for tenth in range(10)] + [b"{", None]
+    for data in damaged:
+        if data is None:
+            (reported / file).unlink()
+        else:
+            (reported / file).write_bytes(data)
+        refused.clear()
+        texts = []
+        for _ in range(2):
+            with pytest.raises(InputError, match=f"{RUN}/{reported.name}.*{file}") as raised:
+                train_loop.run_worker({"relay": relay, "run_uri": RUN})
+            texts.append(str(raised.value))
+        assert texts[0] == texts[1]
+        assert "choose another --name to start anew; best/" in texts[0]
+        assert "\n" not in texts[0]
+    (reported / file).write_bytes(whole)
+    assert resume(make_run(Solver(lr=1e-9)), Checkpoint(reported), RUN) == 0
 
 
 def test_a_run_that_goes_on_draws_what_it_would_have_drawn(reported, monkeypatch):
@@ -266,7 +329,7 @@ def test_a_run_that_goes_on_draws_what_it_would_have_drawn(reported, monkeypatch
     whole = trained(make_run(solver, config), 3)
     report(trained(make_run(solver, config), 1), {})
     second = make_run(solver, config)
-    resume(second, Checkpoint(reported))
+    resume(second, Checkpoint(reported), RUN)
     torch.rand(7)  # torch's state is whatever it is
     trained(second, 3)
     for mine, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
@@ -297,7 +360,7 @@ def test_a_run_goes_on_in_another_order_of_memory(reported, optimizer, later):
         run.network.to(memory_format=later)
         for group in run.optimizer.param_groups:
             group["fused"] = fused
-        resume(run, Checkpoint(reported))
+        resume(run, Checkpoint(reported), RUN)
         for value in run.network.parameters():
             value.grad = torch.zeros_like(value)  # only the moments move the weights
         run.optimizer.step()

@@ -140,6 +140,21 @@ def test_a_run_goes_on_only_from_its_own_start(tmp_path):
     prepare_start(replace(config, network=begun), SOURCE, first, quiet)
 
 
+def test_a_start_that_is_cut_anywhere_or_incomplete_is_refused_by_name(tmp_path):
+    config = TrainConfig(storage="s", name="n", network=NARROW)
+    run = storage.parse_uri(str(tmp_path))
+    prepare_start(config, SOURCE, run, quiet)
+    file = tmp_path / "start.json"
+    whole = file.read_bytes()
+    damaged = [whole[:length] for length in range(len(whole))]
+    for data in (*damaged, b"[]", b"7", b'{"init": null}', b"\xff" + whole):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=rf"^{run}/start.json is damaged .* another --name"):
+            prepare_start(config, SOURCE, run, quiet)
+    file.write_bytes(whole)
+    prepare_start(config, SOURCE, run, quiet)
+
+
 def test_training_and_validation_data_must_agree_on_every_label():
     check_same_classes(SOURCE, replace(SOURCE, uri="elsewhere"))
     for other in (
