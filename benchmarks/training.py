@@ -6,9 +6,11 @@
 By default the paper's training: FCN-8s on VGG16, one image a step, SGD with momentum 0.99. The job
 reads shards from a SeaweedFS server on loopback, through a proxy that counts bytes. The loop has
 the same network, optimizer, precision, batch and threads, and its images and labels lie in memory
-as tensors. With two workers it is one of two processes with DistributedDataParallel; beside it
-stands that of one process with all threads, which has the weights, what the optimizer keeps of each
-and Winograd's transform of them once, where two have them twice.
+as tensors. It runs as a user starts it, and for comparison with the memory settings that the job
+gives its workers (`pipelines.kept_memory`). With two workers it is one of two processes with
+DistributedDataParallel; beside it stands that of one process with all threads, which has the
+weights, what the optimizer keeps of each and Winograd's transform of them once, where two have them
+twice.
 
 The job's rate is that of its passes over the training data, without validation and checkpoints.
 Before an epoch begins, what the shuffle holds of it may be fetched, which is little here. The first
@@ -41,7 +43,7 @@ from benchmarks.running import ROOT, run, serving
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES
 from pipelines.images import encode_mask
-from pipelines.kept_memory import KEEP_MEMORY
+from pipelines.kept_memory import TRAINING_MEMORY
 from tests.support import made
 from tests.support.proxy import FaultProxy
 
@@ -79,6 +81,20 @@ class Options:
 BUFFER = 8
 """Of the shuffle, in images. With more than an epoch has, no step could wait for any."""
 
+
+@dataclass(frozen=True)
+class Loop:
+    """A plain loop."""
+
+    processes: int
+    kept: bool = False
+    """With the memory settings of the job's workers, and not as a user starts it."""
+
+    def __str__(self) -> str:
+        many = "one process" if self.processes == 1 else f"{self.processes} processes"
+        return f"in {many}{', memory kept' if self.kept else ''}"
+
+
 NARROW = Options(images=64, batch=4, side=160, width=0.5, fc_width=512, optimizer="adamw")
 """Of a network that learns some ten images a second on two cores."""
 
@@ -92,35 +108,38 @@ def main() -> None:
 
 def measure(options: Options) -> list[Ratio]:
     """Rate, waiting and bytes read."""
-    counts = sorted({1, options.workers})  # of processes of loops
-    rates: dict[int, list[float]] = {count: [] for count in counts}
+    kinds = [Loop(options.workers), Loop(options.workers, kept=True)]
+    if options.workers > 1:
+        kinds.append(Loop(1))
+    rates: dict[Loop, list[float]] = {kind: [] for kind in kinds}
     waits: list[float] = []
     reads: list[float] = []
     with tempfile.TemporaryDirectory() as folder, _store(options, folder) as (root, proxied):
         shards = prepared(root, options, Path(folder))
         size = sum(ref.size for ref in storage.list_objects(shards) if "/part-" in ref.uri)
-        after = {count: plain_loop(options, count) for count in counts}
+        after = {kind: plain_loop(options, kind) for kind in kinds}
         for turn in range(options.turns):
             before = after
             with proxied() as proxy:
                 history = the_job(proxy, root, f"turn{turn}", shards, options)
-            after = {count: plain_loop(options, count) for count in counts}
+            after = {kind: plain_loop(options, kind) for kind in kinds}
             if proxy is not None:
                 read = sum(sent for path, sent in proxy.sent.items() if "/shards/part-" in path)
                 passes = len(history) + 1  # val is the same shards, and fetched once
                 reads.append(read / size / passes)
-            loops = [f"{count}: {before[count]:.2f} and {after[count]:.2f}" for count in counts]
-            print(f"images/s of loops, {'; '.join(loops)}; of the job, by epoch:", end="")
+            loops = [f"{before[kind]:.2f} and {after[kind]:.2f} {kind}" for kind in kinds]
+            print(f"images/s of loops: {'; '.join(loops)}; of the job, by epoch:", end="")
             for previous, entry in pairwise(history):
                 rate = (entry["images"] - previous["images"]) / entry["train_seconds"]
                 print(f" {rate:.2f}", end="")
-                for count in counts:
-                    rates[count].append(rate / ((before[count] + after[count]) / 2))
+                for kind in kinds:
+                    rates[kind].append(rate / ((before[kind] + after[kind]) / 2))
                 waits.append(1 - entry["step_seconds"] / entry["train_seconds"])
             print(flush=True)
-    ratios = [Ratio("job ÷ plain loop, images/s", rates[options.workers], 0.95)]
-    if options.workers > 1:
-        ratios.append(Ratio("job ÷ plain loop of one process", rates[1]))
+    ratios = [
+        Ratio(f"job ÷ plain loop {kind}", samples, 0.95 if kind == kinds[0] else None)
+        for kind, samples in rates.items()
+    ]
     ratios.append(Ratio("share of time waiting for data", waits, 0.05, at_least=False))
     if reads:
         ratios.append(Ratio("bytes read ÷ bytes of shards, each pass", reads, 1.05, at_least=False))
@@ -176,18 +195,23 @@ def arguments(root: str, name: str, shards: str, options: Options) -> list[objec
     ]
 
 
-def plain_loop(options: Options, processes: int) -> float:
-    """Images per second, in processes of its own with the memory settings of a worker."""
+def plain_loop(options: Options, kind: Loop) -> float:
+    """Images per second."""
     command = [sys.executable, "-m"]
-    if processes > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    if kind.processes > 1:
+        command += [
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={kind.processes}",
+            "-m",
+        ]
     command += ["benchmarks.training_loop", str(options.batch * options.workers)]
     command += [str(options.side), str(options.width), str(options.fc_width)]
     command += [options.optimizer, options.precision]
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **KEEP_MEMORY},
+        env={**os.environ, **(TRAINING_MEMORY if kind.kept else {})},
         capture_output=True,
         text=True,
         check=True,

@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy
 
 from pipelines import cluster, ray_data
 from pipelines.errors import ClusterError
-from pipelines.kept_memory import runtime_env
+from pipelines.kept_memory import KEEP_MEMORY, runtime_env
 from pipelines.segmentation.inference import Infer
 from pipelines.segmentation.stages import Job, encode_and_commit, fetch_and_decode
 from pipelines.segmentation.unit_row import UnitRow
@@ -57,7 +57,7 @@ def run(job: Job, rows: Sequence[UnitRow], actors: int) -> Iterator[dict[str, An
             fn_constructor_args=[job],
             num_cpus=1,
             num_gpus=1 if gpus else 0,
-            runtime_env=runtime_env(gpu=gpus > 0),
+            runtime_env=runtime_env(KEEP_MEMORY, gpu=gpus > 0),
             compute=ActorPoolStrategy(
                 size=actors, max_tasks_in_flight_per_actor=4, max_concurrent_calls_per_actor=2
             ),
