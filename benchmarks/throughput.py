@@ -54,13 +54,13 @@ class Options:
     net: tyro.conf.Positional[Literal["fcn8s", "small"]]
     """fcn8s: VGG16 at full width. small: FCN-32s, a sixteenth of AlexNet, so that codecs count."""
     images: int | None = None
-    """In the archive; by default 64 for fcn8s and 2,048 for small."""
+    """In the archive; by default 64 for fcn8s and 6,000 for small."""
     height: int = 360
     """Of the images, in pixels."""
     width: int = 480
     """Of the images, in pixels."""
     unit_records: int | None = None
-    """Images in a unit; by default 16 for fcn8s, a row group, and 64 for small."""
+    """Images in a unit; by default 16 for fcn8s, a row group, and 256 for small."""
     actors: int | None = None
     """Of the job; by default one for fcn8s, and for small one for each core."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -100,8 +100,8 @@ def main() -> None:
 
 def measure(options: Options) -> tuple[list[Ratio], str]:
     """Ratios, and where the time went."""
-    count = options.images or {"fcn8s": 64, "small": 2048}[options.net]
-    unit = options.unit_records or {"fcn8s": 16, "small": 64}[options.net]
+    count = options.images or {"fcn8s": 64, "small": 6000}[options.net]
+    unit = options.unit_records or {"fcn8s": 16, "small": 256}[options.net]
     actors = options.actors or {"fcn8s": 1, "small": cluster.usable_cores()}[options.net]
     peer = options.peer and options.net == "fcn8s"
     flags = ["--unit-records", unit, "--num-actors", actors, "--precision", options.precision]

@@ -24,7 +24,7 @@ from pipelines.errors import ImageError, StoreError
 from pipelines.masks import carry, parts
 from pipelines.masks.generation import Generation, PartName, data_uri, part_name
 from pipelines.segmentation.unit_row import TRANSIENT_KINDS, Item, UnitRow
-from pipelines.segmentation.watchdog import time_limit
+from pipelines.segmentation.watchdog import renewed_limit
 from pipelines.units import OnError, read_unit
 
 DECODED_BYTES = 256 << 20
@@ -58,13 +58,15 @@ def fetch_and_decode(table: pa.Table, job: Job) -> pa.Table:
 
 def _read(row: UnitRow, job: Job) -> None:
     size = 0
-    for item in read_items(row, job):
-        if item.form == "encoded":
-            size += decoded_bytes(item)
-            if size <= DECODED_BYTES:
-                with time_limit(job.record_seconds):
+    items = read_items(row, job)
+    with renewed_limit(job.record_seconds) as begin:
+        for item in items:
+            if item.form == "encoded":
+                begin()
+                size += decoded_bytes(item)
+                if size <= DECODED_BYTES:
                     item = decoded(item, job)  # noqa: PLW2901
-        row.items.append(item)
+            row.items.append(item)
 
 
 def read_items(row: UnitRow, job: Job) -> list[Item]:

@@ -12,11 +12,14 @@ from __future__ import annotations
 import faulthandler
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _STDERR = 2
 """The descriptor, which Ray sends to the worker's log; ``sys.stderr`` may be no file at all."""
+
+SLACK = 1.25
+"""How much longer than asked a renewed limit may be."""
 
 _lock = threading.Lock()
 _ends: dict[object, float] = {}
@@ -44,6 +47,32 @@ def time_limit(seconds: float) -> Iterator[None]:
         with _lock:
             del _ends[block]
             _set_timer()
+
+
+@contextmanager
+def renewed_limit(seconds: float) -> Iterator[Callable[[], None]]:
+    """`time_limit` from the last call of what this gives, a quarter longer at most.
+
+    The timer's thread begins anew each time that it is set, for which many short pieces of work
+    would wait: on two cores with other work half a millisecond for each image (by a profile).
+    """
+    if not seconds > 0:
+        raise ValueError(f"a time limit is a positive number of seconds, got {seconds}")
+    block = object()
+
+    def renew() -> None:
+        now = time.monotonic()
+        with _lock:
+            if _ends.get(block, now) < now + seconds:
+                _ends[block] = now + SLACK * seconds
+                _set_timer()
+
+    try:
+        yield renew
+    finally:
+        with _lock:
+            if _ends.pop(block, None) is not None:
+                _set_timer()
 
 
 def _set_timer() -> None:
