@@ -8,11 +8,12 @@ import textwrap
 
 import pytest
 
-from pipelines.segmentation.watchdog import time_limit
+from pipelines.segmentation import watchdog
+from pipelines.segmentation.watchdog import renewed_limit, time_limit
 
 PRELUDE = """
 import re, threading, time
-from pipelines.segmentation.watchdog import time_limit
+from pipelines.segmentation.watchdog import renewed_limit, time_limit
 def forever():
     re.match("(a+)+$", "a" * 64 + "b")  # in C, with the interpreter's lock
 """
@@ -77,3 +78,33 @@ def test_threads_have_their_own_limits():
 def test_a_limit_is_positive(seconds):
     with pytest.raises(ValueError, match="positive number of seconds"), time_limit(seconds):
         pass
+
+
+def test_a_renewed_limit_is_from_its_last_renewal_and_leaves_no_timer_behind():
+    status, said, _ = outcome("""
+        with renewed_limit(0.3) as begin:
+            time.sleep(0.5)  # nothing has begun
+            for _ in range(6):
+                begin()
+                time.sleep(0.15)
+            print("many", flush=True)
+        time.sleep(0.6)
+        print("alive", flush=True)
+        with renewed_limit(0.4) as begin:
+            begin()
+            time.sleep(0.2)
+            begin()
+            print("hangs", flush=True)
+            forever()
+    """)
+    assert (status, said) == (1, "many\nalive\nhangs\n")
+
+
+def test_few_renewals_set_the_timer_anew(monkeypatch):
+    times = []
+    monkeypatch.setattr(watchdog, "_set_timer", lambda: times.append(dict(watchdog._ends)))
+    with renewed_limit(60) as begin:
+        for _ in range(1000):
+            begin()
+    assert len(times) == 2, "at the first beginning and at the end"
+    assert times[1] == {}
