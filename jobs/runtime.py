@@ -49,6 +49,7 @@ def run_job(options: type[Options], work: Callable[[Options], None]) -> NoReturn
 
     The docstring of the options class is the job's description.
     """
+    _share_heaps()  # before there are threads
     parsed = tyro.cli(
         options,
         description=f"{inspect.getdoc(options)}\n\n{EXIT_CODES}",
@@ -78,14 +79,12 @@ def quiet_ray() -> None:
     # Else a task that is killed for want of memory comes back for ever, and its unit stalls.
     os.environ.setdefault("RAY_task_oom_retries", "1")
     local_cluster.prepare()
-    _share_heaps()
 
 
 def _share_heaps() -> None:
     """Let this process's threads, of which Ray starts dozens, free memory for each other.
 
-    glibc has a heap for many of them, each as large as it ever was: with 100,000 images a driver of
-    `segment` grew by 14 MB over one with 1,000, by 7 with two heaps (`benchmarks.scale`).
+    glibc has a heap for many of them, and each stays as large as it ever was.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # only glibc has it
