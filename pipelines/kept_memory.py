@@ -1,4 +1,4 @@
-"""Workers on CPUs keep the memory that a batch frees, for the next one needs the same.
+"""Workers on CPUs keep the memory that a batch or a unit frees, for the next one needs the same.
 
 glibc would give large tensors back to the system at once and take them anew, page by page, each
 filled with zeros first. That was a fifth of the time of two training steps of FCN-8s at 480 x 360.

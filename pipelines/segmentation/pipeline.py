@@ -47,8 +47,12 @@ def run(job: Job, rows: Sequence[UnitRow], actors: int) -> Iterator[dict[str, An
     limit_units(context, cluster.cpus() + UNITS_PER_ACTOR * actors)
     dataset = ray_data.one_row_per_block([row.new() for row in rows])
     one_unit: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    task: dict[str, Any] = {"num_cpus": 1, "max_retries": TASK_RETRIES, **one_unit}
-    task["runtime_env"] = runtime_env(KEEP_MEMORY, gpu=False)
+    task: dict[str, Any] = {
+        "num_cpus": 1,
+        "max_retries": TASK_RETRIES,
+        "runtime_env": runtime_env(KEEP_MEMORY, gpu=False),
+        **one_unit,
+    }
     with warnings.catch_warnings():
         # The only way to make restarts finite; it goes away in Ray 2.64, which pyproject excludes.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
