@@ -20,7 +20,7 @@ from pipelines import images
 from pipelines.segmentation.inference import LANES
 from pipelines.segmentation.settings import SegmentConfig
 
-SECONDS = 5.0
+SECONDS = 3.0
 
 
 def main() -> None:

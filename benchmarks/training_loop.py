@@ -22,7 +22,8 @@ from fcn_model.precision import training_format
 from pipelines.cluster import threads_each
 from pipelines.datasets.scenes import CLASSES
 
-SECONDS = 10.0
+SECONDS, STEPS = 6.0, 8
+"""A loop takes so long, and does so many steps, at least."""
 WARM_UP = 3
 OPTIMIZERS: dict[str, Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=1e-4, momentum=0.99, weight_decay=5e-4, fused=True),
@@ -61,7 +62,7 @@ def main() -> None:
         return time.perf_counter() - started
 
     seconds(WARM_UP)
-    steps = torch.tensor(SECONDS / (seconds(WARM_UP) / WARM_UP)).int()
+    steps = torch.tensor(max(STEPS, SECONDS / (seconds(WARM_UP) / WARM_UP))).int()
     if workers > 1:
         dist.broadcast(steps, 0)
     rate = int(steps) * batch / seconds(int(steps))
