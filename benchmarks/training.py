@@ -74,6 +74,8 @@ class Options:
     """Of job and loop, fused in both."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of job and loop."""
+    kept: bool = True
+    """Beside a loop as a user starts it, one with the memory settings of the job's workers."""
     folder: bool = False
     """Shards in a plain folder instead of a server; bytes are not counted then."""
 
@@ -108,7 +110,9 @@ def main() -> None:
 
 def measure(options: Options) -> list[Ratio]:
     """Rate, waiting and bytes read."""
-    kinds = [Loop(options.workers), Loop(options.workers, kept=True)]
+    kinds = [Loop(options.workers)]
+    if options.kept:
+        kinds.append(Loop(options.workers, kept=True))
     if options.workers > 1:
         kinds.append(Loop(1))
     rates: dict[Loop, list[float]] = {kind: [] for kind in kinds}
