@@ -43,7 +43,7 @@ from benchmarks.running import ROOT, run, serving
 from pipelines import storage
 from pipelines.datasets.scenes import CLASSES
 from pipelines.images import encode_mask
-from pipelines.kept_memory import TRAINING_MEMORY
+from pipelines.kept_memory import training_memory
 from tests.support import made
 from tests.support.proxy import FaultProxy
 
@@ -215,7 +215,7 @@ def plain_loop(options: Options, kind: Loop) -> float:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **(TRAINING_MEMORY if kind.kept else {})},
+        env={**os.environ, **(training_memory(kind.processes) if kind.kept else {})},
         capture_output=True,
         text=True,
         check=True,

@@ -30,7 +30,7 @@ from pipelines.class_weights import weights_of_run
 from pipelines.errors import ClusterError, InputError
 from pipelines.every_row import EveryRow
 from pipelines.kept_epochs import finished_epochs, remove_left_over
-from pipelines.kept_memory import TRAINING_MEMORY, runtime_env
+from pipelines.kept_memory import runtime_env, training_memory
 from pipelines.progress import relay
 from pipelines.sources import Source
 from pipelines.train_loop import run_worker
@@ -93,7 +93,7 @@ def train(
                 num_to_keep=1, checkpoint_score_attribute="mean_iu", checkpoint_score_order="max"
             ),
             failure_config=FailureConfig(max_failures=2),
-            worker_runtime_env=runtime_env(TRAINING_MEMORY, gpu=use_gpu),
+            worker_runtime_env=runtime_env(training_memory(config.num_workers), gpu=use_gpu),
         ),
         datasets={
             "train": ingest.labelled_rows(
