@@ -31,7 +31,7 @@ PACKAGES = ("ray",)
 SHORT: dict[str, Callable[[], list[Ratio]]] = {
     "inference": lambda: inference.measure(inference.Options(repeats=2)),
     "throughput small": lambda: throughput.measure(
-        throughput.Options(net="small", images=1000, unit_records=128, repeats=1)
+        throughput.Options(net="small", images=2000, unit_records=128, repeats=1)
     )[0],
     "throughput fcn8s": lambda: throughput.measure(
         throughput.Options(net="fcn8s", images=24, unit_records=8, repeats=1, peer=False)
