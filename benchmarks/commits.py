@@ -74,24 +74,43 @@ def main() -> None:
                 print(line, flush=True)
 
 
+class Clock:
+    """Seconds of laps, and the processor time of all of them."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.cpu = 0.0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The next lap begins."""
+        self._started = time.perf_counter(), time.process_time()
+
+    def lap(self) -> None:
+        """A lap ends, and the next one begins."""
+        started, cpu = self._started
+        self.go_on()
+        self.seconds.append(self._started[0] - started)
+        self.cpu += self._started[1] - cpu
+
+
 def measure(night: plans.Night, archive: plans.Options, output: str, model: ModelConfig) -> str:
     """A line of the table."""
     at_first = plans.peak()
     source = replace(plans.archive(night, archive), unit_records=archive.unit_records)
     config = SegmentConfig(checkpoint="not read", output=output)
     opened = open_night(config, source, Ready(model, ()))
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     before = snapshots.latest(output, opened.generation.id)
     plan, work = plan_work(opened, before)
-    seconds, cpu = [time.perf_counter() - started], time.process_time() - cpu
+    clock.lap()
     receipts = written(opened, [task.name for task in work.todo], archive.unit_records)
-    started, cpu = time.perf_counter(), time.process_time() - cpu
+    clock.go_on()
     standing = Standing(opened, before, receipts)
     result = settle(opened, plan, work, standing, receipts)
-    seconds.append(time.perf_counter() - started)
+    clock.lap()
     publish(opened, plan, work, standing, result)
-    seconds.append(time.perf_counter() - started - seconds[-1])
-    cpu = time.process_time() - cpu
+    clock.lap()
     memory = plans.peak() - at_first
     at = head.read(output)
     assert at is not None
@@ -101,7 +120,13 @@ def measure(night: plans.Night, archive: plans.Options, output: str, model: Mode
         name: sum(ref.size for ref in storage.list_objects(storage.join(output, "_fcn", name)))
         for name in ("snap", "plan")
     }
-    figures = (*seconds, cpu, size["snap"] / 1e6 / at.sequence, size["plan"] / 1e6, memory)
+    figures = (
+        *clock.seconds,
+        clock.cpu,
+        size["snap"] / 1e6 / at.sequence,
+        size["plan"] / 1e6,
+        memory,
+    )
     return f"{len(plan.units):8,}  {night.name:12}" + "".join(f"{each:13.2f}" for each in figures)
 
 

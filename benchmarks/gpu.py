@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,15 +184,15 @@ def arithmetic(spec: NetworkSpec, size: tuple[int, int], *, ring: bool) -> float
     with torch.device("meta"):
         network = FCN(spec).eval()
         images = torch.empty(1, 3, *size)
-    kept = Kept()
-    for _ in range(2):  # in the first of them maps of zeros are made
+    kept, total = Kept(), 0
+    for trunk, layers, part in network.streams(images):
+        run = trunk.run if ring else partial(features, trunk, kept=kept.zeros)
+        if not ring:
+            run(layers, part, Extents(None))  # makes the maps of zeros
         with FlopCounterMode(display=False) as counter:
-            for trunk, layers, part in network.streams(images):
-                if ring:
-                    trunk.run(layers, part, Extents(None))
-                else:
-                    features(trunk, layers, part, Extents(None), kept.zeros)
-    return float(counter.get_total_flops())
+            run(layers, part, Extents(None))
+        total += counter.get_total_flops()
+    return float(total)
 
 
 def _compare(trained: Path, folder: Path) -> None:

@@ -26,8 +26,6 @@ class Ratio:
     goal: float | None = None
     at_least: bool = True
     """Whether the goal is a floor, and more is better."""
-    tolerance: float = TOLERANCE
-    """By how much of the recorded one it may be worse."""
 
     @property
     def median(self) -> float:
@@ -58,8 +56,8 @@ class Ratio:
         of the goal: recorded as 0, it may be a little more.
         """
         if self.at_least:
-            return self.median < recorded * (1 - self.tolerance)
-        return self.median > recorded + self.tolerance * max(recorded, self.goal or 0.0)
+            return self.median < recorded * (1 - TOLERANCE)
+        return self.median > recorded + TOLERANCE * max(recorded, self.goal or 0.0)
 
 
 def table(ratios: Iterable[Ratio]) -> str:

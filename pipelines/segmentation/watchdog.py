@@ -19,7 +19,7 @@ _STDERR = 2
 """The descriptor, which Ray sends to the worker's log; ``sys.stderr`` may be no file at all."""
 
 SLACK = 1.25
-"""How much longer than asked a renewed limit may be."""
+"""How many times as long as asked a renewed limit may be."""
 
 _lock = threading.Lock()
 _ends: dict[object, float] = {}
@@ -35,23 +35,14 @@ def time_limit(seconds: float) -> Iterator[None]:
     timer of `faulthandler.dump_traceback_later` away from whoever else used it in this process.
     Raises ValueError for a limit that is not positive.
     """
-    if not seconds > 0:
-        raise ValueError(f"a time limit is a positive number of seconds, got {seconds}")
-    block = object()
-    with _lock:
-        _ends[block] = time.monotonic() + seconds
-        _set_timer()
-    try:
+    with renewed_limit(seconds, slack=1) as begin:
+        begin()
         yield
-    finally:
-        with _lock:
-            del _ends[block]
-            _set_timer()
 
 
 @contextmanager
-def renewed_limit(seconds: float) -> Iterator[Callable[[], None]]:
-    """`time_limit` from the last call of what this gives, a quarter longer at most.
+def renewed_limit(seconds: float, slack: float = SLACK) -> Iterator[Callable[[], None]]:
+    """`time_limit` from the last call of what this gives, ``slack`` times as long at most.
 
     The timer's thread begins anew each time that it is set, for which many short pieces of work
     would wait: on two cores with other work half a millisecond for each image (by a profile).
@@ -64,7 +55,7 @@ def renewed_limit(seconds: float) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         with _lock:
             if _ends.get(block, now) < now + seconds:
-                _ends[block] = now + SLACK * seconds
+                _ends[block] = now + slack * seconds
                 _set_timer()
 
     try:
