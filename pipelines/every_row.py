@@ -17,18 +17,16 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
     But for this, and for the order, `configure` is that of Ray 2.60.
     """
 
-    def __init__(
-        self, *, always_dealt: Collection[str] = (), in_order: Collection[str] = ()
-    ) -> None:
-        """``always_dealt`` are the datasets that one worker, too, fetches by another process.
+    def __init__(self, *, learned: Collection[str] = ()) -> None:
+        """``learned`` are the datasets that workers train on.
 
-        That keeps Ray Data's loop out of the worker while it computes. Rows of those ``in_order``
-        come as they stand, whichever task is done first, and as many workers get the same of them
-        each time: Ray then deals by how many rows each has had, not by where they lie.
+        One worker, too, fetches them by another process, which keeps Ray Data's loop out of it
+        while it computes. Their rows come as they stand, whichever task is done first, and as many
+        workers get the same of them each time: Ray then deals by how many rows each has had, not by
+        where they lie.
         """
         super().__init__()
-        self._always_dealt = frozenset(always_dealt)
-        self._in_order = frozenset(in_order)
+        self._learned = frozenset(learned)
 
     def configure(
         self,
@@ -45,9 +43,9 @@ class EveryRow(DataConfig):  # type: ignore[misc]  # Ray is not typed for us
             copy = dataset.copy(dataset)
             copy.set_name(name)
             options = self._resolve_execution_options(name)
-            options.preserve_order = name in self._in_order
+            options.preserve_order = name in self._learned
             copy.context.execution_options = options
-            if world_size == 1 and name not in self._always_dealt:
+            if world_size == 1 and name not in self._learned:
                 shares[0][name] = copy.iterator()
                 continue
             splits = copy.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)

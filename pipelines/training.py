@@ -101,7 +101,7 @@ def train(
             ),
             "val": ingest.labelled_rows(val_source, planes=planes, tasks=tasks),
         },
-        dataset_config=EveryRow(always_dealt=["train"], in_order=["train"]),
+        dataset_config=EveryRow(learned=["train"]),
     )
     # Ray's own handler would end a stopped job with exit code 0, and stay in place afterwards.
     trainer._register_sigint_handler = lambda _controller: None

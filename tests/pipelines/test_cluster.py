@@ -21,7 +21,7 @@ def test_two_workers_together_get_every_row_once_per_epoch_in_another_order(ray_
     write_scenes(str(tmp_path), images=11, seed=1, split="x")
     source = open_source(str(tmp_path), unit_records=2)
     rows = ingest.labelled_rows(source, shuffle_seed=5)
-    shares = EveryRow(always_dealt=["train"]).configure({"train": rows}, 2, None, None)
+    shares = EveryRow(learned=["train"]).configure({"train": rows}, 2, None, None)
 
     @ray.remote(num_cpus=0)
     def read(share, epochs):
@@ -46,7 +46,7 @@ def test_what_only_one_worker_has_is_not_dealt_out_by_a_process_of_its_own(ray_s
 
     write_scenes(str(tmp_path), images=5, seed=1, split="x")
     rows = ingest.labelled_rows(open_source(str(tmp_path), unit_records=2))
-    (share,) = EveryRow(always_dealt=["train"]).configure({"train": rows, "val": rows}, 1)
+    (share,) = EveryRow(learned=["train"]).configure({"train": rows, "val": rows}, 1)
     kinds = {name: type(each).__name__ for name, each in share.items()}
     assert kinds == {"train": "StreamSplitDataIterator", "val": "DataIteratorImpl"}
 
@@ -88,7 +88,7 @@ def test_units_that_take_long_hold_their_place(ray_session, workers):
             fn_kwargs={"slow": slow},
             compute=ray.data.TaskPoolStrategy(size=tasks),
         )
-        config = EveryRow(always_dealt=["train"], in_order=["train"])
+        config = EveryRow(learned=["train"])
         shares = config.configure({"train": rows}, workers, None, ["node"] * workers)
         read = ray.remote(num_cpus=0)(units_of_passes)
         return ray.get([read.remote(share["train"], 2) for share in shares])

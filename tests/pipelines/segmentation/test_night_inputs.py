@@ -19,7 +19,7 @@ from pipelines.masks import head, reader
 from pipelines.masks.head import Head
 from tests.support.made import picture, png, tar
 from tests.support.networks import random_network
-from tests.support.nights import Stage, World, expected, mask
+from tests.support.nights import World, expected, mask
 from tests.support.tiny import save_checkpoint
 
 
@@ -41,16 +41,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    return Stage().install(monkeypatch)
-
-
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
-def anywhere(request, tmp_path, models, stage):
+def anywhere(place, models, stage):
     """A world on a disk or in a store."""
-    if request.param == "disk":
-        return World(storage.parse_uri(str(tmp_path)), models / "good")
-    return World(request.getfixturevalue("s3").uri("night"), models / "good")
+    return World(place, models / "good")
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fcn_model import ClassList
-from pipelines import storage
 from pipelines.errors import IncompleteError
 from pipelines.records import Record
 from pipelines.shards import write_shard
 from tests.support.made import picture, png
-from tests.support.nights import Stage, World, expected, mask
+from tests.support.nights import World, expected, mask
 from tests.support.tiny import save_checkpoint
 
 ROWS = 20
@@ -32,15 +31,8 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    return Stage().install(monkeypatch)
-
-
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
-def world(request, tmp_path, good, stage):
-    if request.param == "disk":
-        return World(storage.parse_uri(str(tmp_path)), good)
-    return World(request.getfixturevalue("s3").uri("shards"), good)
+def world(place, good, stage):
+    return World(place, good)
 
 
 def shard(name, seed=0, classes=None):

@@ -18,7 +18,7 @@ from pipelines.errors import NotFoundError, StoreError
 from pipelines.masks import reader, snapshots
 from pipelines.segmentation.result import SegmentResult
 from pipelines.storage import deadline, s3_client
-from tests.support.nights import Killed, Stage, World, every_write, expected, mask
+from tests.support.nights import Killed, World, every_write, expected, mask
 from tests.support.proxy import FaultProxy
 from tests.support.tiny import save_checkpoint
 
@@ -43,11 +43,6 @@ def masks(checkpoint):
     found = {key: expected(checkpoint, seed) for key, seed in (SEEDS | LATE).items()}
     assert len(np.unique(np.stack(list(found.values())))) > 1
     return found
-
-
-@pytest.fixture
-def stage(monkeypatch):
-    return Stage().install(monkeypatch)
 
 
 def filled(root, checkpoint):
