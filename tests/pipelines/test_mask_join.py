@@ -21,6 +21,8 @@ from pipelines.storage import ObjectRef
 from pipelines.units import Unit
 from tests.support import made
 
+FINGERPRINT = "1" * 16
+
 
 def shards(folder: Path, files: dict[str, list[tuple[str, str]]]) -> Source:
     """Labelled shards of (key, uri), each one unit."""
@@ -33,7 +35,7 @@ def shards(folder: Path, files: dict[str, list[tuple[str, str]]]) -> Source:
 def part(pairs: list[tuple[str, str]], unit: str = "0" * 16, records: int = 0) -> MaskKeys:
     """A part of masks of (key, uri) from a unit of that name."""
     return MaskKeys(
-        part=ObjectRef(f"s3://out/part-{unit}-{'1' * 16}.parquet", "e", 1),
+        part=ObjectRef(f"s3://out/part-{unit}-{FINGERPRINT}.parquet", "e", 1),
         keys=tuple(key for key, _ in pairs),
         uris=tuple(uri for _, uri in pairs),
         records=tuple(range(records, records + len(pairs))),
@@ -104,7 +106,8 @@ def test_two_parts_of_one_unit_are_refused(tmp_path: Path) -> None:
     """As two versions of a shard leave them in a folder without a snapshot."""
     source = shards(tmp_path, {"a": [("x", "u")]})
     first = part_of(source, 0, [("x", "u")])
-    second = replace(first, part=replace(first.part, uri=first.part.uri.replace("-1", "-2", 1)))
+    other = first.part.uri.replace(FINGERPRINT, "2" * 16)
+    second = replace(first, part=replace(first.part, uri=other))
     with pytest.raises(InputError, match=r"s3://out/part-.* and in s3://out/part-"):
         joined(source, first, second)
 
