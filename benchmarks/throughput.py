@@ -54,7 +54,7 @@ class Options:
     net: tyro.conf.Positional[Literal["fcn8s", "small"]]
     """fcn8s: VGG16 at full width. small: FCN-32s, a sixteenth of AlexNet, so that codecs count."""
     images: int | None = None
-    """In the archive; by default 64 for fcn8s and 6,000 for small."""
+    """In the archive; by default 64 for fcn8s and 12,000 for small."""
     height: int = 360
     """Of the images, in pixels."""
     width: int = 480
@@ -100,7 +100,7 @@ def main() -> None:
 
 def measure(options: Options) -> tuple[list[Ratio], str]:
     """Ratios, and where the time went."""
-    count = options.images or {"fcn8s": 64, "small": 6000}[options.net]
+    count = options.images or {"fcn8s": 64, "small": 12_000}[options.net]
     unit = options.unit_records or {"fcn8s": 16, "small": 256}[options.net]
     actors = options.actors or {"fcn8s": 1, "small": cluster.usable_cores()}[options.net]
     peer = options.peer and options.net == "fcn8s"
@@ -116,7 +116,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         loose, shards = server.uri("loose"), server.uri("shards")
         for index in range(count):
             storage.create(storage.join(loose, f"{index:06d}.jpg"), encoded[index % 16])
-        prepare(loose, shards)
+        run("prepare", "--input", loose, "--output", shards)
         for number in range(options.repeats):
             output = server.uri("masks")
             turn = Turn(
@@ -149,11 +149,6 @@ def a_network(net: str) -> tuple[FCN, ModelConfig]:
         network = random_network("fcn32s", num_classes=5, backbone="alexnet", width=1 / 16)
     classes = ClassList(names=tuple(f"class {i}" for i in range(network.spec.num_classes)))
     return network, ModelConfig(spec=network.spec, classes=classes, normalization=TORCHVISION)
-
-
-def prepare(pictures: str, shards: str) -> None:
-    """Shards of the pictures, small ones."""
-    run("prepare", "--input", pictures, "--output", shards, "--shard-mb", 8)
 
 
 def references(folder: Path, unit: int, precision: str) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from fcn_model.classes import ClassList
 from pipelines import images, storage
@@ -29,9 +30,6 @@ from pipelines.units import OnError, read_unit
 
 DECODED_BYTES = 256 << 20
 """A unit travels decoded up to this size; its further images stay encoded until the network."""
-
-COUNTED_AT_ONCE = 1 << 24
-"""Pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,20 +221,16 @@ def mask_row(item: Item, job: Job, name: PartName, record: int) -> dict[str, Any
 def encoded(item: Item, classes: ClassList) -> Item:
     """A mask as a palette PNG with its pixels counted."""
     mask = np.frombuffer(item.data, np.uint8).reshape(item.height, item.width)
-    counts = class_pixels(mask, len(classes)).tolist()
+    counts = class_pixels(mask, len(classes))
     return replace(item, form="png", data=images.encode_mask(mask, classes), counts=counts)
 
 
-def class_pixels(mask: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def class_pixels(mask: NDArray[np.uint8], classes: int) -> list[int]:
     """How many pixels of a mask are of each class.
 
-    By pieces, since counting takes eight bytes for each pixel.
+    By Pillow, which takes a third of numpy's time and no memory for each pixel.
     """
-    flat = mask.ravel()
-    counts = np.zeros(classes, np.int64)
-    for start in range(0, flat.size, COUNTED_AT_ONCE):
-        counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=classes)
-    return counts
+    return Image.fromarray(mask).histogram()[:classes]
 
 
 def run_stage(row: UnitRow, name: str, work: Callable[[], None]) -> None:
