@@ -30,8 +30,8 @@ import tyro
 from benchmarks.machine import describe
 from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio, table
-from benchmarks.running import ROOT, serving
-from benchmarks.throughput import a_network, last_record, prepare
+from benchmarks.running import ROOT, run, serving
+from benchmarks.throughput import a_network, last_record
 from fcn_model import checkpoint
 from pipelines import storage
 from pipelines.masks.first_unit import FIRST_RECORDS
@@ -142,7 +142,7 @@ def archive(root: str, folder: Path, options: Options, count: int) -> str:
         file = pictures / f"{index:07d}.jpg"
         if not file.exists():
             file.write_bytes(encoded[index % 16])
-    prepare(str(pictures), root)
+    run("prepare", "--input", pictures, "--output", root)
     return root
 
 
