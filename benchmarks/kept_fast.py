@@ -34,7 +34,7 @@ SHORT: dict[str, Callable[[], list[Ratio]]] = {
         throughput.Options(net="small", images=2000, unit_records=128, repeats=1)
     )[0],
     "throughput fcn8s": lambda: throughput.measure(
-        throughput.Options(net="fcn8s", images=24, unit_records=8, repeats=1, peer=False)
+        throughput.Options(net="fcn8s", images=32, unit_records=16, repeats=1, peer=False)
     )[0],
     "training": lambda: training.measure(replace(training.NARROW, images=24, epochs=3, kept=False)),
     "scale": lambda: scale.measure(scale.Options(images=300, times=(1, 4))),

@@ -34,7 +34,6 @@ from benchmarks.running import ROOT, run, serving
 from benchmarks.throughput import a_network, last_record
 from fcn_model import checkpoint
 from pipelines import storage
-from pipelines.masks.first_unit import FIRST_RECORDS
 from tests.support import made
 from tests.support.proxy import FaultProxy
 
@@ -184,9 +183,9 @@ def night(
     seen.requests = Counter(proxy.requests) + Counter(LIST=proxy.listings, GET=-proxy.listings)
     seen.files = sum("/data/" in ref.uri for ref in storage.list_objects(output))
     seen.images = int(next(line for line in text.splitlines() if " records in " in line).split()[0])
-    reached = last_record(output)["reached"]
-    after_first = seen.images - min(FIRST_RECORDS, seen.images - 1)
-    seen.steady = 1000 * (reached["worked off"] - reached["first part"]) / after_first
+    record = last_record(output)
+    reached, rest = record["reached"], seen.images - record["first_part"]["records"]
+    seen.steady = 1000 * (reached["worked off"] - reached["first part"]) / max(rest, 1)
     if log is None:
         raise RuntimeError("no log of Ray's was found, so nobody knows whether it spilled")
     seen.spilled = spills(log.read_text())

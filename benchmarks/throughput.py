@@ -42,7 +42,6 @@ from fcn_model import FCN, ClassList, ModelConfig, checkpoint
 from fcn_model.normalize import TORCHVISION
 from pipelines import cluster, storage
 from pipelines.kept_memory import KEEP_MEMORY
-from pipelines.masks.first_unit import FIRST_RECORDS
 from tests.support import made
 from tests.support.networks import random_network
 
@@ -121,7 +120,7 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
             output = server.uri("masks")
             turn = Turn(
                 *references(folder, unit, options.precision),
-                *the_job(folder, shards, output, count - min(unit, FIRST_RECORDS), flags),
+                *the_job(folder, shards, output, count, flags),
             )
             if peer:
                 turn.peer_seconds = the_peer(folder, loose, folder / f"peer{number}")
@@ -166,17 +165,18 @@ def references(folder: Path, unit: int, precision: str) -> tuple[float, float, f
 
 
 def the_job(
-    folder: Path, archive: str, output: str, rest: int, flags: list[object]
+    folder: Path, archive: str, output: str, count: int, flags: list[object]
 ) -> tuple[float, float, dict[str, float]]:
     """Images per second between the first part and the last, all seconds, those of its phases.
 
-    ``rest`` images come after the first part.
+    Of the ``count`` images those of the first part are done by then.
     """
     places = ["--input", archive, "--output", output, "--checkpoint", folder / "checkpoint"]
     started = time.time()
     run("segment", *places, *flags)
     seconds = time.time() - started
-    reached = last_record(output)["reached"]
+    record = last_record(output)
+    reached, rest = record["reached"], count - record["first_part"]["records"]
     times = [started, *reached.values()]
     phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}
     return rest / (reached["worked off"] - reached["first part"]), seconds, phases
@@ -196,8 +196,11 @@ def spent(output: str, turns: list[Turn]) -> str:
     """
     record = last_record(output)
     lines = [
-        f"workers' seconds{of}: " + ", ".join(f"{name} {s:.1f}" for name, s in record[key].items())
-        for of, key in (("", "stage_seconds"), (" for the first part", "first_part_seconds"))
+        f"workers' seconds{of}: " + ", ".join(f"{name} {s:.1f}" for name, s in spent_in.items())
+        for of, spent_in in (
+            ("", record["stage_seconds"]),
+            (" for the first part", record["first_part"]["seconds"]),
+        )
     ]
     phases = {
         name: statistics.median(turn.phases[name] for turn in turns) for name in turns[0].phases

@@ -42,9 +42,20 @@ def write(
         "result": asdict(result),
         **summary(receipts),
         "reached": moments.reached,
-        "first_part_seconds": next((receipt["seconds"] for receipt in receipts), {}),
+        "first_part": _first(receipts),
         "versions": cluster.versions(),
     }
     uri = storage.join(night.output, "_fcn", "run", f"{night.run}.json")
     storage.create(uri, json.dumps(record, indent=1).encode())
     return uri
+
+
+def _first(receipts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of the unit that was done first: its records, and the workers' seconds by stage."""
+    if not receipts:
+        return {}
+    receipt = receipts[0]
+    return {
+        "records": receipt.get("stats", {}).get("records", 0),
+        "seconds": receipt["seconds"],
+    }

@@ -97,7 +97,10 @@ def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session,
     done = segment(config, val_source, progress=_quiet)
     assert (done.records, done.errors, done.units) == (5, 0, len(val_source.units))
     (record,) = storage.list_objects(storage.join(root, "out", "_fcn", "run"))
-    reached = json.loads(storage.read_bytes(record.uri))["reached"]
+    written = json.loads(storage.read_bytes(record.uri))
+    assert written["first_part"]["records"] in {unit.records for unit in val_source.units}
+    assert written["first_part"]["seconds"].keys() <= written["stage_seconds"].keys()
+    reached = written["reached"]
     assert list(reached) == ["planned", "first part", "worked off", "settled"]
     times = [called - 1, *reached.values(), time.time() + 1]
     assert times == sorted(times)
