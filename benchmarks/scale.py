@@ -27,14 +27,13 @@ from pathlib import Path
 import psutil
 import tyro
 
+from benchmarks import photographs
 from benchmarks.machine import describe
-from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
 from benchmarks.throughput import a_network, last_record
 from fcn_model import checkpoint
 from pipelines import storage
-from tests.support import made
 from tests.support.proxy import FaultProxy
 
 LOOK_SECONDS = 0.2
@@ -102,9 +101,12 @@ def measure(options: Options) -> list[Ratio]:
         folder = Path(scratch)
         network, config = a_network("small")
         checkpoint.save(folder / "checkpoint", network, config)
+        originals = photographs.files(folder, options.side, options.side)
         runs = []
         for times in options.times:
-            shards = archive(server.uri(f"x{times}"), folder, options, options.images * times)
+            count, shards = options.images * times, server.uri(f"x{times}")
+            pictures = photographs.archive(originals, folder / f"x{times}", count)
+            run("prepare", "--input", pictures, "--output", shards)
             with FaultProxy(server.endpoint) as proxy:
                 runs.append(night(proxy, folder, shards, server.uri("masks"), options.unit_records))
             print(runs[-1].line(), flush=True)
@@ -129,20 +131,6 @@ def measure(options: Options) -> list[Ratio]:
         Ratio("times that objects were spilled", [run.spilled for run in runs], 0, at_least=False),
         *(Ratio(name, samples, at_least=False) for name, samples in per.items()),
     ]
-
-
-def archive(root: str, folder: Path, options: Options, count: int) -> str:
-    """Shards of ``count`` images, of which many are alike."""
-    pictures = folder / "pictures"
-    if not pictures.exists():
-        pictures.mkdir()
-    encoded = [made.jpg(photo(seed, options.side, options.side)) for seed in range(16)]
-    for index in range(count):
-        file = pictures / f"{index:07d}.jpg"
-        if not file.exists():
-            file.write_bytes(encoded[index % 16])
-    run("prepare", "--input", pictures, "--output", root)
-    return root
 
 
 def night(

@@ -4,8 +4,8 @@
     python -m benchmarks.throughput fcn8s --precision bf16
     python -m benchmarks.throughput small
 
-It starts a SeaweedFS server on loopback, fills it with JPEG images, in shards and, for the peer, as
-they are, and measures in turns:
+It starts a SeaweedFS server on loopback, fills it with shards of JPEG images and, for the peer,
+with the images as they are, and measures in turns:
 
 - the bare forward: images in memory through the segmenter, batched as the job batches them, one
   batch after another and as many at a time as in the job;
@@ -34,15 +34,14 @@ from typing import Any, Literal
 
 import tyro
 
+from benchmarks import photographs
 from benchmarks.machine import describe
-from benchmarks.photographs import photo
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
 from fcn_model import FCN, ClassList, ModelConfig, checkpoint
 from fcn_model.normalize import TORCHVISION
 from pipelines import cluster, storage
 from pipelines.kept_memory import KEEP_MEMORY
-from tests.support import made
 from tests.support.networks import random_network
 
 
@@ -109,13 +108,13 @@ def measure(options: Options) -> tuple[list[Ratio], str]:
         folder = Path(scratch)
         network, config = a_network(options.net)
         checkpoint.save(folder / "checkpoint", network, config)
-        encoded = [made.jpg(photo(seed, options.height, options.width)) for seed in range(16)]
-        for index, data in enumerate(encoded):
-            (folder / f"{index:02}.jpg").write_bytes(data)
+        originals = photographs.files(folder, options.height, options.width)
+        pictures = photographs.archive(originals, folder / "pictures", count)
         loose, shards = server.uri("loose"), server.uri("shards")
-        for index in range(count):
-            storage.create(storage.join(loose, f"{index:06d}.jpg"), encoded[index % 16])
-        run("prepare", "--input", loose, "--output", shards)
+        run("prepare", "--input", pictures, "--output", shards)
+        if peer:
+            for file in pictures.iterdir():
+                storage.create(storage.join(loose, file.name), file.read_bytes())
         for number in range(options.repeats):
             output = server.uri("masks")
             turn = Turn(
