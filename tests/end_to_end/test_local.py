@@ -23,7 +23,7 @@ from pipelines.prepare import prepare
 from pipelines.score_tables import write_tables
 from pipelines.segmentation.night import segment
 from pipelines.segmentation.settings import SegmentConfig
-from pipelines.sources import open_source
+from pipelines.sources import Source, open_source
 from pipelines.train_settings import Network, Solver, TrainConfig
 from pipelines.training import train
 from tests.support.tiny import save_checkpoint
@@ -58,6 +58,18 @@ def seeds(monkeypatch):
 
     monkeypatch.setattr(ingest, "labelled_rows", noted)
     return asked
+
+
+def check_run_record(output: str, source: Source, called: float) -> None:
+    """Of an output's only run, which began at ``called``: its first part, and when it was where."""
+    (ref,) = storage.list_objects(storage.join(output, "_fcn", "run"))
+    record = json.loads(storage.read_bytes(ref.uri))
+    assert record["first_part"]["records"] in {unit.records for unit in source.units}
+    assert record["first_part"]["seconds"].keys() <= record["stage_seconds"].keys()
+    reached = record["reached"]
+    assert list(reached) == ["planned", "first part", "worked off", "settled"]
+    times = [called - 1, *reached.values(), time.time() + 1]
+    assert times == sorted(times)
 
 
 def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session, root, seeds):
@@ -96,14 +108,7 @@ def test_what_every_job_says_follows_from_what_the_one_before_wrote(ray_session,
     called = time.time()
     done = segment(config, val_source, progress=_quiet)
     assert (done.records, done.errors, done.units) == (5, 0, len(val_source.units))
-    (record,) = storage.list_objects(storage.join(root, "out", "_fcn", "run"))
-    written = json.loads(storage.read_bytes(record.uri))
-    assert written["first_part"]["records"] in {unit.records for unit in val_source.units}
-    assert written["first_part"]["seconds"].keys() <= written["stage_seconds"].keys()
-    reached = written["reached"]
-    assert list(reached) == ["planned", "first part", "worked off", "settled"]
-    times = [called - 1, *reached.values(), time.time() + 1]
-    assert times == sorted(times)
+    check_run_record(storage.join(root, "out"), val_source, called)
     before = {ref.uri: ref for ref in storage.list_objects(done.masks)}
     again = segment(config, val_source, progress=_quiet)
     assert again.already == again.units
