@@ -34,3 +34,15 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def resident(field: str, process: int | str = "self") -> int:
+    """Bytes of a process in memory, by a field of its /proc/PID/status, such as VmRSS or VmHWM.
+
+    Raises OSError if the process has ended, or this is not Linux.
+    """
+    status = Path("/proc") / str(process) / "status"
+    for line in status.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    raise ProcessLookupError(f"{status} has no {field}: the process has ended")

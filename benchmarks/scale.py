@@ -31,10 +31,10 @@ import psutil
 import tyro
 
 from benchmarks import photographs
-from benchmarks.machine import describe
+from benchmarks.machine import describe, resident
 from benchmarks.ratios import Ratio, table
 from benchmarks.running import ROOT, run, serving
-from benchmarks.throughput import a_network, last_record
+from benchmarks.throughput import a_network, after_first_part, last_record
 from fcn_model import checkpoint
 from pipelines import storage
 from tests.support.proxy import FaultProxy
@@ -161,7 +161,7 @@ def night(
     process, log, lasting = psutil.Process(job.pid), None, Lasting()
     before = shutil.disk_usage(SHARED).used
     while job.poll() is None:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, OSError):
             seen.driver = max(seen.driver, lasting.of(process))
             times = process.cpu_times()
             seen.driver_seconds = times.user + times.system
@@ -180,9 +180,8 @@ def night(
     seen.requests = Counter(proxy.requests) + Counter(LIST=proxy.listings, GET=-proxy.listings)
     seen.files = sum("/data/" in ref.uri for ref in storage.list_objects(output))
     seen.images = int(next(line for line in text.splitlines() if " records in " in line).split()[0])
-    record = last_record(output)
-    reached, rest = record["reached"], seen.images - record["first_part"]["records"]
-    seen.steady = 1000 * (reached["worked off"] - reached["first part"]) / max(rest, 1)
+    rest, seconds = after_first_part(last_record(output), seen.images)
+    seen.steady = 1000 * seconds / max(rest, 1)
     if log is None:
         raise RuntimeError("no log of Ray's was found, so nobody knows whether it spilled")
     seen.spilled = spills(log.read_text())
@@ -197,19 +196,10 @@ class Lasting:
 
     def of(self, process: psutil.Process) -> int:
         """Bytes that the process has now and had then."""
-        now = process.memory_info().rss - shared(process)
+        now = resident("VmRSS", process.pid) - resident("RssShmem", process.pid)
         before = self._before.get(process.pid, 0)
         self._before[process.pid] = now
         return min(before, now)
-
-
-def shared(process: psutil.Process) -> int:
-    """Bytes of shared memory that a process has in its resident set, which are the store's."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("RssShmem:"):
-                return int(line.split()[1]) << 10
-    return 0
 
 
 def log_of(raylet: Sequence[str]) -> Path:

@@ -175,10 +175,18 @@ def the_job(
     run("segment", *places, *flags)
     seconds = time.time() - started
     record = last_record(output)
-    reached, rest = record["reached"], count - record["first_part"]["records"]
+    reached = record["reached"]
     times = [started, *reached.values()]
     phases = {name: b - a for name, (a, b) in zip(reached, pairwise(times), strict=True)}
-    return rest / (reached["worked off"] - reached["first part"]), seconds, phases
+    rest, in_seconds = after_first_part(record, count)
+    return rest / in_seconds, seconds, phases
+
+
+def after_first_part(record: dict[str, Any], count: int) -> tuple[int, float]:
+    """Of a run with so many images: those that come after the first part, and in what seconds."""
+    reached = record["reached"]
+    rest = count - record["first_part"]["records"]
+    return rest, reached["worked off"] - reached["first part"]
 
 
 def last_record(output: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ Image = NDArray[np.uint8]
 
 CLASSES = 21
 PATCH = 32
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +142,9 @@ def measured(size: int, tile_pixels: int) -> str:
     segmenter(picture(300, 300))  # whatever torch keeps from its first pass on
     image = picture(size, size)
     CLEAR.write_text("5")
-    before, started = resident("VmRSS"), time.perf_counter()
+    before, started = machine.resident("VmRSS"), time.perf_counter()
     mask = segmenter(image)
-    seconds, growth = time.perf_counter() - started, resident("VmHWM") - before
+    seconds, growth = time.perf_counter() - started, machine.resident("VmHWM") - before
     assert mask.shape == image.shape[:2]
     plan = tile_plan(spec, (size, size), tile_pixels)
     return (
@@ -152,14 +152,6 @@ def measured(size: int, tile_pixels: int) -> str:
         f"{mask.nbytes / 1e6:9,.0f}{growth / 1e6:11,.0f}{(growth - mask.nbytes) / 1e6:11,.0f}"
         f"{seconds:9,.0f}"
     )
-
-
-def resident(field: str) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at most since cleared (VmHWM)."""
-    for line in STATUS.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"{STATUS} has no {field}; this needs Linux")
 
 
 def picture(height: int, width: int) -> Image:
